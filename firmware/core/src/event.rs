@@ -152,6 +152,15 @@ pub enum Event {
         /// The largest inner IP packet, in bytes, that is known to pass.
         mtu: u16,
     },
+    /// New keys, first half: open with them from now on, beside the present ones, and go on sealing with the present
+    /// ones. `LinkRekeyed` brings the same keys again when the neighbour has them too; without it they lapse at the
+    /// next `LinkKeysOffered`. Comes on the end that began the rekeying, so that no frame arrives before its key.
+    LinkKeysOffered {
+        /// Which link.
+        link: LinkId,
+        /// For the plane.
+        keys: DataKeys,
+    },
     /// New keys: seal with them from now on; open with the old ones until the next `LinkRekeyed`.
     LinkRekeyed {
         /// Which link.

@@ -65,7 +65,7 @@ pub fn verify(public: &[u8; 32], context: &str, parts: &[&[u8]], signature: &[u8
 
 /// What is signed: BLAKE3 in key-derivation mode under `context` over the parts, each with its length before it, so
 /// that a signature for one purpose is none for another.
-fn digest(context: &str, parts: &[&[u8]]) -> [u8; 32] {
+pub(crate) fn digest(context: &str, parts: &[&[u8]]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key(context);
     for part in parts {
         hasher.update(&(part.len() as u64).to_be_bytes());

@@ -10,8 +10,11 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod babel;
+pub mod certificate;
 mod event;
 pub mod identity;
+pub mod link;
 mod node;
 mod time;
 mod town;
@@ -20,7 +23,7 @@ pub use event::{
     Cipher, DataKeys, DownReason, Endpoint, Event, IfaceId, IfaceKind, IfaceState, LinkId, LinkTraffic, PeerInfo,
     Target, Transmit,
 };
-pub use node::{Node, NodeConfig};
+pub use node::{DropCounters, LinkInfo, Node, NodeConfig};
 pub use identity::Identity;
 pub use time::Instant;
 pub use town::{GatewayPolicy, Town};

@@ -27,7 +27,7 @@ pub enum GatewayPolicy {
     /// Those of any node of the town.
     #[default]
     Any,
-    /// Those of these nodes.
+    /// Those of these nodes. The first 120 bits of an id count, which its address holds: so a node can be named by either.
     Only(Vec<NodeId>),
     /// Nobody's.
     Nobody,
@@ -39,7 +39,7 @@ impl GatewayPolicy {
     pub fn allows(&self, owner: &NodeId) -> bool {
         match self {
             Self::Any => true,
-            Self::Only(list) => list.contains(owner),
+            Self::Only(list) => list.iter().any(|named| named.0[..15] == owner.0[..15]),
             Self::Nobody => false,
         }
     }

@@ -160,8 +160,11 @@ mod tests {
 
     #[test]
     fn golden_header() {
-        let header =
-            FrameHeader { kind: DatagramKind::Control, receiver: LinkIndex(0x0102_0304), counter: 0x1122_3344_5566_7788 };
+        let header = FrameHeader {
+            kind: DatagramKind::Control,
+            receiver: LinkIndex(0x0102_0304),
+            counter: 0x1122_3344_5566_7788,
+        };
         let bytes = header.to_bytes();
         assert_eq!(bytes, [5, 0, 0, 0, 1, 2, 3, 4, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88]);
         let mut datagram = vec![0; 33];

@@ -110,7 +110,8 @@ mod tests {
 
     #[test]
     fn golden() {
-        let hello = Hello { planes: 1, ciphers: 3, run: [1, 2, 3, 4, 5, 6, 7, 8], name: "mühle", certificate: &[9, 8] };
+        let hello =
+            Hello { planes: 1, ciphers: 3, run: [1, 2, 3, 4, 5, 6, 7, 8], name: "mühle", certificate: &[9, 8] };
         let golden = [1, 1, 3, 6, 1, 2, 3, 4, 5, 6, 7, 8, b'm', 0xc3, 0xbc, b'h', b'l', b'e', 9, 8];
         let mut out = [0; 64];
         assert_eq!(hello.write(&mut out), Ok(20));

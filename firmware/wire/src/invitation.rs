@@ -413,3 +413,173 @@ const fn chars(bytes: usize) -> usize {
 fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; N])
 }
+
+#[cfg(test)]
+mod tests {
+    use std::string::{String, ToString};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn invitation(name: &str) -> Invitation {
+        Invitation {
+            uses: 3,
+            expires: 1_800_000_000,
+            town_key: [0xa1; 32],
+            signer: [0xb2; 32],
+            seed: [0xc3; 32],
+            signature: [0xd4; 64],
+            name: TownName::new(name).unwrap(),
+        }
+    }
+
+    fn text(invitation: &Invitation) -> String {
+        let mut text = String::new();
+        invitation.write_text(&mut text).unwrap();
+        text
+    }
+
+    /// `text` with the character at `place` (from 1) replaced.
+    fn with(text: &str, place: usize, by: &str) -> String {
+        std::format!("{}{by}{}", &text[..place - 1], &text[place..])
+    }
+
+    #[test]
+    fn the_first_bytes_are_in_their_places() {
+        // RFC 4648 by hand: version 1, flags 0, uses 3, expires 0x6b49d200, first bits of the town key 0xa1...
+        let text = text(&invitation("Oberdorf"));
+        assert!(text.starts_with("grange1aeaaaayaaaaaa22j2iakdinbug"), "{text}");
+        assert_eq!(text.len(), INVITATION_PREFIX.len() + chars(FIXED + 8 + CHECKSUM));
+    }
+
+    #[test]
+    fn blanks_hyphens_and_capitals_do_not_matter() {
+        let good = invitation("Mühle am Bach");
+        let plain = text(&good);
+        let mut spread = String::from(" ");
+        for (index, letter) in plain.to_uppercase().chars().enumerate() {
+            spread.push(letter);
+            spread.push_str(["", "\n", "-", "\r\n\t"][index % 4]);
+        }
+        assert_eq!(Invitation::from_text(&spread), Ok(good));
+    }
+
+    #[test]
+    fn each_mistake_is_named() {
+        let good = text(&invitation("Oberdorf"));
+        let error = |text: &str| Invitation::from_text(text).unwrap_err().to_string();
+        assert_eq!(error("hello"), "an invitation begins with \"grange1\", this text does not");
+        assert_eq!(error(""), "an invitation begins with \"grange1\", this text does not");
+        assert_eq!(Invitation::from_text("gran"), Err(InvitationError::Truncated { missing: 288, exact: false }));
+        assert_eq!(Invitation::from_text("grange2abc"), Err(InvitationError::Version));
+        assert_eq!(error(&with(&good, 40, "0")), "character 40 is '0', which no invitation contains (the letter 'o'?)");
+        assert_eq!(error(&with(&good, 9, "ß")), "character 9 is 'ß', which no invitation contains");
+        assert_eq!(error(&good[..good.len() - 1]), "it is cut short: exactly 1 of its characters is missing");
+        assert_eq!(error(&good[..100]), "it is cut short: at least 192 of its characters are missing");
+        assert_eq!(
+            error(&std::format!("{good}a")),
+            "it has 1 character too many: was something typed twice, or pasted after it?"
+        );
+        let many = std::format!("{good}{}", &good[7..]);
+        assert!(matches!(Invitation::from_text(&many), Err(InvitationError::TooLong { .. })), "{many}");
+    }
+
+    #[test]
+    fn a_mistyped_length_or_two_mistakes_are_mistyped() {
+        let good = text(&invitation("Oberdorf"));
+        let first = if &good[49..50] == "x" { "y" } else { "x" };
+        let second = if &good[199..200] == "x" { "y" } else { "x" };
+        let twice = with(&with(&good, 50, first), 200, second);
+        assert_eq!(Invitation::from_text(&twice), Err(InvitationError::Checksum { likely: None }));
+        assert_eq!(
+            Invitation::from_text(&twice).unwrap_err().to_string(),
+            "it is mistyped: its checksum does not fit, and more than one character is wrong"
+        );
+    }
+
+    #[test]
+    fn a_name_is_one_only_if_it_can_be_shown() {
+        for bad in ["", " x", "x ", "a\nb", "a\u{7f}", "123456789012345678901234567890123"] {
+            assert_eq!(TownName::new(bad), None, "{bad:?}");
+        }
+        assert_eq!(TownName::new("12345678901234567890123456789012").unwrap().as_str().len(), 32);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn what_was_written_is_read(
+            uses: u16, expires: u64, town_key: [u8; 32], signer: [u8; 32], seed: [u8; 32], half: [u8; 32],
+            name in "[a-zA-Zäöü0-9]{1,16}",
+        ) {
+            let mut signature = [0; 64];
+            signature[16..48].copy_from_slice(&half);
+            let name = TownName::new(&name).unwrap();
+            let invitation = Invitation { uses, expires, town_key, signer, seed, signature, name };
+            prop_assert_eq!(Invitation::from_text(&text(&invitation)), Ok(invitation));
+        }
+
+        #[test]
+        fn one_wrong_character_is_found(at in 7..300_usize, by in 0..31_u32) {
+            let good = text(&invitation("Oberdorf"));
+            let at = at.min(good.len() - 1);
+            let meant = good.as_bytes()[at] as char;
+            let found = (0..32).map(letter).filter(|letter| *letter != meant).nth(by as usize).unwrap();
+            let bad = with(&good, at + 1, &found.to_string());
+            match Invitation::from_text(&bad) {
+                Err(InvitationError::Checksum { likely }) => {
+                    prop_assert_eq!(likely, Some(Typo::Wrong { place: at + 1, found, meant }));
+                }
+                // The character was of the length: the text seems to have another one.
+                Err(InvitationError::Truncated { .. } | InvitationError::TooLong { .. }) => {
+                    let length = (FIXED - 1) * 8 / 5 + 7..=(FIXED * 8 - 1) / 5 + 7;
+                    prop_assert!(length.contains(&at), "{}", at);
+                }
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+
+        #[test]
+        fn two_swapped_characters_are_found(at in 7..290_usize) {
+            let good = text(&invitation("Oberdorf"));
+            let (first, second) = (good.as_bytes()[at] as char, good.as_bytes()[at + 1] as char);
+            prop_assume!(first != second);
+            let bad = with(&with(&good, at + 1, &second.to_string()), at + 2, &first.to_string());
+            let error = Invitation::from_text(&bad).unwrap_err();
+            let length = (FIXED - 1) * 8 / 5 + 6..=(FIXED * 8 - 1) / 5 + 7;
+            prop_assert!(
+                length.contains(&at)
+                    || error == InvitationError::Checksum {
+                        likely: Some(Typo::Swapped { place: at + 1, first: second, second: first })
+                    },
+                "{:?}", error
+            );
+        }
+
+        #[test]
+        fn any_part_of_an_invitation_says_that_it_is_cut(len in 8..295_usize) {
+            let good = text(&invitation("Oberdorf"));
+            let cut = &good[..len.min(good.len() - 1)];
+            match Invitation::from_text(cut) {
+                Err(InvitationError::Truncated { missing, exact }) => {
+                    let whole = cut.len() + missing;
+                    prop_assert!(whole == good.len() || (!exact && whole < good.len()));
+                }
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "(grange1)?\\PC{0,400}") {
+            let _ = Invitation::from_text(&text);
+        }
+
+        #[test]
+        fn any_base32_is_read_or_refused(values in proptest::collection::vec(0..32_u32, 284..340)) {
+            let text: String = INVITATION_PREFIX.chars().chain(values.into_iter().map(letter)).collect();
+            prop_assert!(Invitation::from_text(&text).is_err());
+        }
+    }
+}

@@ -30,7 +30,9 @@ pub use certificate::{
 pub use control::{ControlFrame, FRAME_HEAD, FRAME_TAG, FrameHeader, PROBE_HEAD};
 pub use data::{DATA_OVERHEAD, DataFlags, Part, UNDERLAY_V4, UNDERLAY_V6};
 pub use datagram::{DatagramError, DatagramKind};
-pub use handshake::{FINISH_HEAD, Finish, HANDSHAKE_MAX, INITIATION_LEN, Initiation, RESPONSE_HEAD, Response};
+pub use handshake::{
+    ANSWER_HEAD, Finish, HANDSHAKE_MAX, INITIATION_HEAD, INITIATION_LEN, Initiation, InitiationPayload, Response,
+};
 pub use hello::{CERTIFICATE_MAX, Hello, HelloError, NAME_MAX};
 pub use id::{LinkIndex, NodeId, RouterId, TownId};
 pub use invitation::{INVITATION_PREFIX, Invitation, InvitationError, TownName, Typo};

@@ -1,9 +1,6 @@
 //! A packet and the walk over its TLVs (RFC 8966, sections 4.2 and 4.3).
 
-use super::{
-    HEADER, MAGIC, Tlv, TlvError, VERSION, kind,
-    tlv::ParserState,
-};
+use super::{HEADER, MAGIC, Tlv, TlvError, VERSION, kind, tlv::ParserState};
 
 /// A Babel packet whose header is right.
 ///

@@ -183,10 +183,7 @@ impl<'a> PacketWriter<'a> {
             None => self.tlv(kind::ROUTE_REQUEST, &[&[AE_WILDCARD, 0]]),
             Some(prefix) => self.tlv(
                 kind::ROUTE_REQUEST,
-                &[
-                    &[request_encoding(prefix), prefix.len()],
-                    &octets(prefix.addr())[..prefix_octets(prefix.len())],
-                ],
+                &[&[request_encoding(prefix), prefix.len()], &octets(prefix.addr())[..prefix_octets(prefix.len())]],
             ),
         }
     }

@@ -1,0 +1,439 @@
+//! Keeps what is in the kernel in step with what the driver wants.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use grange_wire::{NodeId, Prefix};
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
+
+use super::{
+    netlink::Netlink,
+    plan::{self, Difference, LanAddress, Route},
+    sysctl::{Forwarding, Sysctls},
+    undo::{Undo, UndoFile},
+};
+use crate::error::StartError;
+
+/// How long what an earlier run left, and is not wanted yet, stays: the time in which routing converges.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How long after a refusal the kernel is asked again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Queue of the TUN in super-packets of up to 64 KiB: the plane reads eagerly, so a longer one would only add delay.
+const TUN_QUEUE: u32 = 32;
+
+/// Longest that taking everything away may last; what is left then, the next start removes.
+const REMOVAL: Duration = Duration::from_secs(5);
+
+/// What does not change while the mesh runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Setup {
+    /// The node.
+    pub id: NodeId,
+    /// Name of the TUN device.
+    pub tun: String,
+    /// Its index.
+    pub tun_index: u32,
+    /// Its MTU.
+    pub tun_mtu: u16,
+    /// Mark of the underlay's packets.
+    pub mark: u32,
+    /// Our table.
+    pub table: u32,
+    /// Where the record of changes lies.
+    pub runtime_dir: PathBuf,
+}
+
+/// What the driver wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// MTU of the TUN.
+    pub tun_mtu: u16,
+    /// Prefixes that the mesh leads to.
+    pub prefixes: BTreeSet<Prefix>,
+    /// The LAN's interface: index and name.
+    pub lan: Option<(u32, String)>,
+    /// What is forwarded; none: nothing is for our sake.
+    pub forwarding: Option<Forwarding>,
+    /// Counts the times at which something may have been taken away behind our back.
+    pub resync: u32,
+}
+
+/// Keeps what is in the kernel in step with what the driver wants.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    wanted: watch::Sender<Wanted>,
+    task: JoinHandle<()>,
+    /// Whether the machine forwards IPv4 and IPv6 for others than us; said before it is changed for our sake.
+    others: watch::Receiver<(bool, bool)>,
+}
+
+impl Kernel {
+    /// Sets up the TUN and the rules, and takes over what an earlier run left.
+    ///
+    /// # Errors
+    /// What the kernel refused. What was added until then is taken away.
+    pub(crate) async fn start(netlink: Netlink, sysctls: Sysctls, setup: Setup) -> Result<Self, StartError> {
+        let path = setup.runtime_dir.join("undo.json");
+        let (file, undo) =
+            UndoFile::open(&setup.runtime_dir).map_err(|source| StartError::Undo { path: path.clone(), source })?;
+        let (wanted, changes) = watch::channel(Wanted {
+            tun_mtu: setup.tun_mtu,
+            prefixes: BTreeSet::new(),
+            lan: None,
+            forwarding: None,
+            resync: 0,
+        });
+        let (others, others_view) = watch::channel(sysctls.others(&undo));
+        let mut keeper = Keeper {
+            others,
+            netlink,
+            sysctls,
+            file,
+            undo,
+            routes: BTreeSet::new(),
+            adopted: BTreeSet::new(),
+            grace: Some(Instant::now() + GRACE),
+            tun_mtu: setup.tun_mtu,
+            refused: false,
+            setup,
+        };
+        if let Err(error) = keeper.begin().await {
+            keeper.remove().await;
+            return Err(error);
+        }
+        Ok(Self { wanted, task: tokio::spawn(keeper.run(changes)), others: others_view })
+    }
+
+    /// Whether the machine forwards IPv4 and IPv6 for others than the mesh.
+    pub(crate) fn forwards_for_others(&self) -> (bool, bool) {
+        *self.others.borrow()
+    }
+
+    /// Changes what is wanted; the kernel follows.
+    pub(crate) fn want(&self, change: impl FnOnce(&mut Wanted)) {
+        self.wanted.send_if_modified(|wanted| {
+            let before = wanted.clone();
+            change(wanted);
+            before != *wanted
+        });
+    }
+
+    /// Adds or removes one prefix: as [`Self::want`], for what happens often.
+    pub(crate) fn want_prefix(&self, prefix: Prefix, wanted: bool) {
+        self.wanted.send_if_modified(|all| {
+            if wanted { all.prefixes.insert(prefix) } else { all.prefixes.remove(&prefix) }
+        });
+    }
+
+    /// Takes everything away and restores settings. The TUN's own addresses go with it.
+    pub(crate) async fn remove(self) {
+        drop(self.wanted);
+        if let Err(error) = self.task.await {
+            tracing::warn!(%error, "what Grange added to the kernel was not all removed; the next start will");
+        }
+    }
+}
+
+struct Keeper {
+    others: watch::Sender<(bool, bool)>,
+    netlink: Netlink,
+    sysctls: Sysctls,
+    file: UndoFile,
+    undo: Undo,
+    setup: Setup,
+    /// The routes of ours that are in the table.
+    routes: BTreeSet<Route>,
+    /// Those of an earlier run that nobody has asked for yet.
+    adopted: BTreeSet<Route>,
+    /// Until when those stay.
+    grace: Option<Instant>,
+    tun_mtu: u16,
+    /// Whether the last request was refused, and said so.
+    refused: bool,
+}
+
+impl Keeper {
+    fn address_v6(&self) -> Ipv6Addr {
+        grange_wire::node_address(&self.setup.id)
+    }
+
+    fn address_v4(&self) -> Ipv4Addr {
+        grange_wire::node_address_v4(&self.setup.id)
+    }
+
+    async fn begin(&mut self) -> Result<(), StartError> {
+        let rules = plan::rules(self.setup.mark, self.setup.table);
+        let mut undo = self.undo.clone();
+        undo.tables.insert(self.setup.table);
+        undo.rules.extend(&rules);
+        self.record(undo).map_err(|source| StartError::Undo { path: self.file.path().to_owned(), source })?;
+
+        let refused = |action| {
+            move |source: io::Error| match source.raw_os_error() {
+                Some(libc::EPERM | libc::EACCES) => StartError::NoRights { action },
+                _ => StartError::Netlink { action, source },
+            }
+        };
+        // A machine may have IPv6 off by default for new interfaces; ours needs it. It vanishes with the interface.
+        let _ = self.sysctls.set(&format!("net/ipv6/conf/{}/disable_ipv6", self.setup.tun), "0");
+        // Packets from the mesh come by the TUN whatever way the machine itself would answer.
+        let _ = self.sysctls.set(&format!("net/ipv4/conf/{}/rp_filter", self.setup.tun), "2");
+        self.set_up_tun().await.map_err(refused("set up the TUN device"))?;
+        self.routes = self.netlink.routes(self.setup.table).await.map_err(refused("list routes"))?;
+        self.adopted.clone_from(&self.routes);
+        self.set_rules().await.map_err(refused("add routing rules"))?;
+        if !self.adopted.is_empty() {
+            tracing::info!(routes = self.adopted.len(), "took over what an earlier run left");
+        }
+        Ok(())
+    }
+
+    async fn run(mut self, mut changes: watch::Receiver<Wanted>) {
+        let mut resync = 0;
+        let mut retry: Option<Instant> = None;
+        loop {
+            let wanted = changes.borrow_and_update().clone();
+            let result = match resync != wanted.resync || self.refused {
+                true => self.resync().await,
+                false => Ok(()),
+            };
+            resync = wanted.resync;
+            let result = match result {
+                Ok(()) => self.apply(&wanted).await,
+                error => error,
+            };
+            retry = match result {
+                Ok(()) => {
+                    if std::mem::take(&mut self.refused) {
+                        tracing::info!("the kernel has taken everything now");
+                    }
+                    None
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut self.refused, true) {
+                        tracing::warn!(%error, "the kernel refused a change; trying again every {} s", RETRY.as_secs());
+                    }
+                    Some(retry.filter(|due| *due > Instant::now()).unwrap_or(Instant::now() + RETRY))
+                }
+            };
+            let due = [retry, self.grace].into_iter().flatten().min();
+            let timer = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                changed = changes.changed() => if changed.is_err() { break },
+                () = timer => if self.grace.is_some_and(|grace| grace <= Instant::now()) {
+                    self.grace = None;
+                },
+            }
+        }
+        if tokio::time::timeout(REMOVAL, self.remove()).await.is_err() {
+            tracing::warn!("the kernel did not answer in time; what is left of Grange's routes, the next start removes");
+        }
+    }
+
+    /// Writes the record, then takes it as what is to be undone.
+    fn record(&mut self, undo: Undo) -> io::Result<()> {
+        self.file.write(&undo)?;
+        self.undo = undo;
+        Ok(())
+    }
+
+    async fn set_up_tun(&self) -> io::Result<()> {
+        let index = self.setup.tun_index;
+        self.netlink.set_up_tun(index, self.tun_mtu, TUN_QUEUE).await?;
+        self.netlink.add_address(index, self.address_v6().into(), 128).await?;
+        self.netlink.add_address(index, self.address_v4().into(), 32).await
+    }
+
+    /// Puts the rules in place and removes those of an earlier run with another mark or table.
+    async fn set_rules(&mut self) -> io::Result<()> {
+        let wanted = plan::rules(self.setup.mark, self.setup.table);
+        let present = self.netlink.rules().await?;
+        // Rules of ours by their mark, but of a table that we do not know: another Grange on this machine.
+        let known = |rule: &plan::Rule| self.undo.tables.contains(&rule.table);
+        let difference = Difference::between(&present, &wanted, |rule| !known(rule));
+        for rule in &difference.add {
+            self.netlink.add_rule(rule).await?;
+        }
+        for rule in &difference.remove {
+            self.netlink.remove_rule(rule).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads anew what is there, and puts back what was taken away by others.
+    async fn resync(&mut self) -> io::Result<()> {
+        self.set_up_tun().await?;
+        self.set_rules().await?;
+        self.routes = self.netlink.routes(self.setup.table).await?;
+        Ok(())
+    }
+
+    async fn apply(&mut self, wanted: &Wanted) -> io::Result<()> {
+        if self.tun_mtu != wanted.tun_mtu {
+            self.netlink.set_mtu(self.setup.tun_index, wanted.tun_mtu).await?;
+            self.tun_mtu = wanted.tun_mtu;
+        }
+        // Routes first: a refused address must not keep packets from their way.
+        let routes = self.apply_routes(wanted).await;
+        let addresses = self.apply_addresses(wanted).await;
+        let forwarding = self.apply_forwarding(wanted);
+        let old = match self.grace {
+            Some(_) => Ok(()),
+            None => self.remove_other_tables().await,
+        };
+        routes.and(addresses).and(forwarding).and(old)
+    }
+
+    async fn apply_routes(&mut self, wanted: &Wanted) -> io::Result<()> {
+        let own = grange_wire::lan_prefix(&self.setup.id);
+        let routes =
+            plan::routes(&wanted.prefixes, own, wanted.lan.is_some(), self.setup.tun_index, self.setup.table);
+        self.adopted.retain(|route| !routes.contains(route));
+        let adopted = &self.adopted;
+        let spare = self.grace.is_some();
+        let difference = Difference::between(&self.routes, &routes, |route| spare && adopted.contains(route));
+        for route in difference.remove {
+            self.netlink.remove_route(&route).await?;
+            self.routes.remove(&route);
+            self.adopted.remove(&route);
+        }
+        for route in difference.add {
+            let source: IpAddr =
+                if route.prefix.is_v4() { self.address_v4().into() } else { self.address_v6().into() };
+            self.netlink.add_route(&route, Some(source)).await?;
+            self.routes.insert(route);
+        }
+        Ok(())
+    }
+
+    async fn apply_addresses(&mut self, wanted: &Wanted) -> io::Result<()> {
+        let address = grange_wire::lan_gateway(&self.setup.id);
+        let wanted_address = wanted.lan.as_ref().map(|(index, name)| {
+            (*index, LanAddress { interface: name.clone(), address, len: 64 })
+        });
+        if let Some((index, lan)) = &wanted_address {
+            let present = self.netlink.addresses(*index).await?;
+            // One that is there without being ours was set by the machine's own configuration and stays.
+            if !present.contains(&(lan.address.into(), lan.len)) {
+                let mut undo = self.undo.clone();
+                undo.addresses.insert(lan.clone());
+                self.record(undo)?;
+                self.netlink.add_address(*index, lan.address.into(), lan.len).await?;
+                tracing::info!(interface = lan.interface, address = %lan.address, "the LAN has this node's prefix");
+            }
+        }
+        if self.grace.is_none() {
+            let keep = wanted_address.map(|(_, lan)| lan);
+            let old: Vec<LanAddress> =
+                self.undo.addresses.iter().filter(|lan| Some(*lan) != keep.as_ref()).cloned().collect();
+            for lan in old {
+                self.remove_address(&lan).await?;
+                let mut undo = self.undo.clone();
+                undo.addresses.remove(&lan);
+                self.record(undo)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn remove_address(&self, lan: &LanAddress) -> io::Result<()> {
+        match interface_index(&lan.interface) {
+            Some(index) => self.netlink.remove_address(index, lan.address.into(), lan.len).await,
+            None => Ok(()),
+        }
+    }
+
+    fn apply_forwarding(&mut self, wanted: &Wanted) -> io::Result<()> {
+        self.others.send_replace(self.sysctls.others(&self.undo));
+        match &wanted.forwarding {
+            Some(forwarding) => {
+                let mut undo = self.undo.clone();
+                self.sysctls.record(forwarding, &mut undo);
+                self.record(undo)?;
+                self.sysctls.apply(forwarding, &self.undo)
+            }
+            None if self.grace.is_none() && !self.undo.sysctls.is_empty() => {
+                let mut undo = self.undo.clone();
+                let result = self.sysctls.restore(&mut undo);
+                self.record(undo).and(result)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Empties tables that an earlier run with another configuration used.
+    async fn remove_other_tables(&mut self) -> io::Result<()> {
+        let others: Vec<u32> = self.undo.tables.iter().copied().filter(|table| *table != self.setup.table).collect();
+        let rules = plan::rules(self.setup.mark, self.setup.table);
+        for table in others {
+            for route in self.netlink.routes(table).await? {
+                self.netlink.remove_route(&route).await?;
+            }
+            let mut undo = self.undo.clone();
+            undo.tables.remove(&table);
+            undo.rules.retain(|rule| rules.contains(rule));
+            self.record(undo)?;
+        }
+        Ok(())
+    }
+
+    /// Takes everything away, going on whatever is refused.
+    async fn remove(&mut self) {
+        let mut failed: Option<io::Error> = None;
+        let mut note = |result: io::Result<()>| {
+            if let Err(error) = result {
+                failed.get_or_insert(error);
+            }
+        };
+        for rule in &self.undo.rules {
+            note(self.netlink.remove_rule(rule).await);
+        }
+        for table in &self.undo.tables {
+            match self.netlink.routes(*table).await {
+                Ok(routes) => {
+                    for route in routes {
+                        note(self.netlink.remove_route(&route).await);
+                    }
+                }
+                Err(error) => note(Err(error)),
+            }
+        }
+        for lan in &self.undo.addresses {
+            note(self.remove_address(lan).await);
+        }
+        note(self.sysctls.restore(&mut self.undo));
+        match failed {
+            None => {
+                if let Err(error) = self.file.remove() {
+                    tracing::warn!(file = %self.file.path().display(), %error, "the record of changes could not be removed");
+                }
+            }
+            Some(error) => {
+                tracing::warn!(%error, "not everything could be taken back; the next start tries again");
+            }
+        }
+    }
+}
+
+/// The kernel's index of an interface, if it is there.
+pub(crate) fn interface_index(name: &str) -> Option<u32> {
+    let name = std::ffi::CString::new(name).ok()?;
+    // SAFETY: the pointer is to a string that ends with a zero and lives until the call returns.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => None,
+        index => Some(index),
+    }
+}

@@ -1,0 +1,76 @@
+//! Frames that go out in one send: a UDP GSO buffer.
+
+use std::sync::Arc;
+
+use super::{
+    frame::{self, HEADER_LEN, OVERHEAD},
+    tables::Link,
+};
+use crate::plane::aead::TAG_LEN;
+
+/// Longest UDP payload over IPv4, which bounds a batch over IPv6 too.
+const MAX_BYTES: usize = 65_507;
+
+/// Frames of one link, of equal length but for the last, sealed in place.
+pub(super) struct Batch {
+    bytes: Box<[u8]>,
+    len: usize,
+    frame: usize,
+    frames: usize,
+    /// A shorter frame ended it.
+    closed: bool,
+    link: Option<Arc<Link>>,
+}
+
+impl Batch {
+    /// An empty batch.
+    pub(super) fn new() -> Self {
+        Self { bytes: vec![0; MAX_BYTES].into(), len: 0, frame: 0, frames: 0, closed: false, link: None }
+    }
+
+    /// Whether a packet of `len` bytes for `link` may be added. An empty batch takes any that fits a datagram.
+    #[inline]
+    pub(super) fn takes(&self, link: &Arc<Link>, len: usize, max_frames: usize) -> bool {
+        let frame = len + OVERHEAD;
+        if self.len + frame > MAX_BYTES {
+            return false;
+        }
+        self.link.as_ref().is_none_or(|current| {
+            Arc::ptr_eq(current, link) && !self.closed && frame <= self.frame && self.frames < max_frames
+        })
+    }
+
+    /// Seals a packet of `len` bytes, which `fill` writes, as the next frame. Only if [`Self::takes`] it.
+    #[inline]
+    pub(super) fn push(&mut self, link: &Arc<Link>, counter: u64, flags: u8, len: usize, fill: impl FnOnce(&mut [u8])) {
+        let size = len + OVERHEAD;
+        let Some(bytes) = self.bytes.get_mut(self.len..self.len + size) else { return };
+        let header = frame::header(link.session.remote, counter);
+        let (sealed, tag) = bytes.split_at_mut(size - TAG_LEN);
+        sealed[..HEADER_LEN].copy_from_slice(&header);
+        let plain = &mut sealed[HEADER_LEN..];
+        plain[0] = flags;
+        fill(&mut plain[1..]);
+        let Ok(made) = link.session.sealer().seal(counter, &header, plain) else { return };
+        tag.copy_from_slice(&made);
+        if self.link.is_none() {
+            self.link = Some(Arc::clone(link));
+            self.frame = size;
+        }
+        self.closed = size < self.frame;
+        self.len += size;
+        self.frames += 1;
+    }
+
+    /// What is to be sent, if anything: to which link, the frames, the length of each but the last, their number.
+    #[inline]
+    pub(super) fn contents(&self) -> Option<(&Arc<Link>, &[u8], usize, usize)> {
+        Some((self.link.as_ref()?, &self.bytes[..self.len], self.frame, self.frames))
+    }
+
+    /// Empties it.
+    #[inline]
+    pub(super) fn clear(&mut self) {
+        (self.len, self.frame, self.frames, self.closed, self.link) = (0, 0, 0, false, None);
+    }
+}

@@ -1,0 +1,303 @@
+//! From the links to the device and to other links.
+
+use std::{
+    io::{self, IoSliceMut},
+    ops::Range,
+    sync::{Arc, MutexGuard, PoisonError},
+};
+
+use grange_core::Endpoint;
+use quinn_udp::{RecvMeta, UdpSocketState};
+use rustix::event::{PollFd, PollFlags, poll};
+use tokio::sync::mpsc;
+
+use super::{
+    Shared, count,
+    deliver::Deliver,
+    egress::{Egress, TooBig},
+    frame::{self, FIRST, PART_MASK, PARTIAL, SECOND},
+    limit::ErrorLimit,
+    reassembly::MAX_PACKET,
+    tables::{Hop, Link, Receiving, Session, Tables},
+};
+use crate::{
+    packet::{IcmpError, IpHeader, MAX_ERROR, clamp_mss, decrement_hop_limit, icmp_error},
+    plane::{PacketDevice, PlaneFailure},
+    underlay::{self, Received},
+};
+
+/// Messages taken from the socket at once; with receive offload each is a batch itself.
+const MESSAGES: usize = 4;
+
+/// The longest message.
+const MESSAGE: usize = 65_536;
+
+/// The longest control datagram that is handed to the driver.
+const MAX_CONTROL: usize = 9216;
+
+/// The thread that reads the socket.
+pub(super) struct Inbound<D> {
+    shared: Arc<Shared<D>>,
+    control: mpsc::Sender<Received>,
+    state: UdpSocketState,
+    arena: Box<[u8]>,
+    /// A packet that came in two parts.
+    joined: Box<[u8; MAX_PACKET]>,
+    forward: Forward<D>,
+}
+
+/// What happens to a packet that came out of a frame.
+struct Forward<D> {
+    shared: Arc<Shared<D>>,
+    egress: Egress<D>,
+    deliver: Deliver,
+    errors: ErrorLimit,
+}
+
+/// The session of the last frame: the next one is mostly of the same.
+struct Current<'a> {
+    index: u32,
+    session: &'a Session,
+    link: &'a Link,
+    receiving: MutexGuard<'a, Receiving>,
+    frames: u64,
+    bytes: u64,
+}
+
+impl Drop for Current<'_> {
+    fn drop(&mut self) {
+        self.link.counters.received(self.frames, self.bytes);
+    }
+}
+
+impl<D: PacketDevice> Inbound<D> {
+    /// # Errors
+    /// The socket's options cannot be set.
+    pub(super) fn new(shared: Arc<Shared<D>>, control: mpsc::Sender<Received>) -> io::Result<Self> {
+        let forward = Forward {
+            egress: Egress::new(Arc::clone(&shared))?,
+            deliver: Deliver::new(shared.device.takes_udp_segments()),
+            errors: ErrorLimit::new(),
+            shared: Arc::clone(&shared),
+        };
+        Ok(Self {
+            state: UdpSocketState::new(shared.underlay.socket().into())?,
+            control,
+            arena: vec![0; MESSAGES * MESSAGE].into(),
+            joined: Box::new([0; MAX_PACKET]),
+            forward,
+            shared,
+        })
+    }
+
+    /// Runs until the plane stops.
+    pub(super) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        loop {
+            let mut interest = PollFlags::IN;
+            if self.forward.egress.wants_writable() {
+                interest |= PollFlags::OUT;
+            }
+            let mut fds =
+                [PollFd::new(shared.underlay.socket(), interest), PollFd::new(&shared.stop, PollFlags::IN)];
+            match poll(&mut fds, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return shared.fail(PlaneFailure::Underlay(error.to_string())),
+            }
+            let [socket, stop] = fds.map(|fd| fd.revents());
+            if !stop.is_empty() {
+                return;
+            }
+            if socket.contains(PollFlags::OUT) {
+                self.forward.egress.writable();
+            }
+            if socket.intersects(PollFlags::IN | PollFlags::ERR | PollFlags::HUP)
+                && let Err(error) = self.receive(&shared)
+            {
+                return shared.fail(PlaneFailure::Underlay(error.to_string()));
+            }
+        }
+    }
+
+    /// Moves one round of messages.
+    fn receive(&mut self, shared: &Shared<D>) -> io::Result<()> {
+        let mut metas = [RecvMeta::default(); MESSAGES];
+        let received = {
+            let mut chunks = self.arena.chunks_exact_mut(MESSAGE);
+            let mut buffers: [IoSliceMut<'_>; MESSAGES] =
+                std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
+            match self.state.recv(shared.underlay.socket().into(), &mut buffers, &mut metas) {
+                Ok(received) => received,
+                // Reported errors of single sends (RFC 1122, section 4.1.3.3) say nothing about the socket.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock
+                            | io::ErrorKind::Interrupted
+                            | io::ErrorKind::ConnectionRefused
+                            | io::ErrorKind::ConnectionReset
+                            | io::ErrorKind::HostUnreachable
+                            | io::ErrorKind::NetworkUnreachable
+                            | io::ErrorKind::NetworkDown
+                    ) =>
+                {
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        };
+        let tables = shared.tables.load();
+        for (index, meta) in metas[..received].iter().enumerate() {
+            self.message(shared, &tables, index * MESSAGE, meta);
+        }
+        self.forward.deliver.flush(&shared.device, &shared.drops, &mut self.arena);
+        self.forward.egress.flush();
+        Ok(())
+    }
+
+    /// Moves one message, which receive offload may have made of many datagrams.
+    fn message(&mut self, shared: &Shared<D>, tables: &Tables, start: usize, meta: &RecvMeta) {
+        let from = underlay::source(meta);
+        let end = start + meta.len.min(MESSAGE);
+        let stride = meta.stride.max(1);
+        let mut current: Option<Current<'_>> = None;
+        let mut at = start;
+        while at < end {
+            let datagram = at..(at + stride).min(end);
+            at = datagram.end;
+            if frame::is_data(&self.arena[datagram.clone()]) {
+                self.data(shared, tables, from, datagram, &mut current);
+            } else {
+                self.control(shared, from, datagram);
+            }
+        }
+    }
+
+    /// Hands a datagram to the driver.
+    fn control(&self, shared: &Shared<D>, from: Endpoint, datagram: Range<usize>) {
+        let payload = &self.arena[datagram];
+        // Most of a flood is not copied: the room is looked for first.
+        let taken = payload.len() <= MAX_CONTROL
+            && self
+                .control
+                .try_reserve()
+                .map(|place| place.send(Received { from, payload: payload.to_vec() }))
+                .is_ok();
+        if !taken {
+            count(&shared.drops.control);
+        }
+    }
+
+    /// Opens one data frame and moves its packet.
+    #[inline]
+    fn data<'a>(
+        &mut self,
+        shared: &Shared<D>,
+        tables: &'a Tables,
+        from: Endpoint,
+        datagram: Range<usize>,
+        current: &mut Option<Current<'a>>,
+    ) {
+        let Some((header, index, counter, sealed)) = frame::split(&mut self.arena[datagram.clone()]) else {
+            return count(&shared.drops.unauthenticated);
+        };
+        if current.as_ref().is_none_or(|current| current.index != index) {
+            // The lock of the old one goes before the new one's is taken.
+            *current = None;
+            *current = find(tables, index);
+        }
+        let Some(session) = current else { return count(&shared.drops.unauthenticated) };
+        if !session.receiving.window.may_accept(counter) {
+            return count(&shared.drops.replayed);
+        }
+        let Ok(plain) = session.session.opener().open(counter, header, sealed) else {
+            return count(&shared.drops.unauthenticated);
+        };
+        if !session.receiving.window.accept(counter) {
+            return count(&shared.drops.replayed);
+        }
+        session.frames += 1;
+        session.bytes += (plain.len() - 1) as u64;
+        if !session.link.is_at(from) && session.frames == 1 {
+            shared.roamed.note(session.link.id, from);
+        }
+        let flags = plain[0];
+        if !frame::known(flags) {
+            return count(&shared.drops.invalid);
+        }
+        let partial = flags & PARTIAL != 0;
+        let part = flags & PART_MASK;
+        if part == FIRST || part == SECOND {
+            let whole = session.receiving.parts.add(counter, part == SECOND, partial, &plain[1..], &mut self.joined);
+            if let Some((len, partial)) = whole {
+                // It lies elsewhere, so what is being coalesced must go first.
+                self.forward.deliver.flush(&shared.device, &shared.drops, &mut self.arena);
+                self.forward.packet(tables, &mut self.joined[..], 0..len, session.link, partial);
+                self.forward.deliver.flush(&shared.device, &shared.drops, &mut self.joined[..]);
+            }
+            return;
+        }
+        let start = datagram.start + frame::HEADER_LEN + 1;
+        let packet = start..start + plain.len() - 1;
+        self.forward.packet(tables, &mut self.arena, packet, session.link, partial);
+    }
+}
+
+fn find(tables: &Tables, index: u32) -> Option<Current<'_>> {
+    let session = &**tables.sessions.get(&index)?;
+    let link = tables.link(session.slot)?;
+    let receiving = session.receiving.lock().unwrap_or_else(PoisonError::into_inner);
+    Some(Current { index, session, link, receiving, frames: 0, bytes: 0 })
+}
+
+impl<D: PacketDevice> Forward<D> {
+    /// Moves the packet at `at` in `arena`, which came over `from`.
+    #[inline]
+    fn packet(&mut self, tables: &Tables, arena: &mut [u8], at: Range<usize>, from: &Link, partial: bool) {
+        let Shared { device, drops, .. } = &*self.shared;
+        let packet = &mut arena[at.clone()];
+        let Some(header) = IpHeader::parse(packet) else { return count(&drops.invalid) };
+        if !header.is_forwardable() || tables.is_own(header.source) {
+            return count(&drops.invalid);
+        }
+        let packet = &mut packet[..header.total];
+        match tables.next_hop(header.destination) {
+            Hop::Local => {
+                clamp_mss(packet, &header, from.mtu, partial);
+                self.deliver.push(device, drops, arena, at, &header, partial);
+            }
+            Hop::Link(link) => {
+                if header.hop_limit <= 1 {
+                    count(&drops.expired);
+                    return self.answer(tables, IcmpError::TimeExceeded, &arena[at], &header);
+                }
+                decrement_hop_limit(packet);
+                clamp_mss(packet, &header, link.mtu, partial);
+                if let Err(TooBig { mtu }) = self.egress.packet(link, packet, &header, partial) {
+                    count(&drops.too_big);
+                    self.answer(tables, IcmpError::TooBig { mtu }, &arena[at], &header);
+                }
+            }
+            Hop::None => {
+                count(&drops.unroutable);
+                self.answer(tables, IcmpError::NoRoute, &arena[at], &header);
+            }
+        }
+    }
+
+    /// Tells a packet's sender what became of it, by whatever way leads there.
+    #[cold]
+    fn answer(&mut self, tables: &Tables, error: IcmpError, packet: &[u8], header: &IpHeader) {
+        let Some(own) = tables.own_address(header.source) else { return };
+        if !self.errors.allow(self.egress.now()) {
+            return;
+        }
+        let mut out = [0; MAX_ERROR];
+        let Some(len) = icmp_error(error, packet, header, own, &mut out) else { return };
+        let bytes = &out[..len];
+        // At most 1280 bytes: they fit every link.
+        if let (Hop::Link(link), Some(header)) = (tables.next_hop(header.source), IpHeader::parse(bytes)) {
+            let _ = self.egress.packet(link, bytes, &header, false);
+        }
+    }
+}

@@ -1,0 +1,386 @@
+//! The plane of this process: two threads, one a direction.
+//!
+//! `out` reads the TUN and seals to links; `in` reads the socket, opens, and delivers to the TUN or seals to another link.
+//! They block in `poll` and share nothing that one would wait for: tables are snapshots, counters atomic.
+
+mod backlog;
+mod batch;
+mod codel;
+mod deliver;
+mod egress;
+mod frame;
+mod inbound;
+mod limit;
+mod outbound;
+mod reassembly;
+mod tables;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use grange_core::{DataKeys, Endpoint, LinkId, LinkTraffic};
+use grange_wire::{LinkIndex, Prefix};
+use portable_atomic::AtomicU64;
+use rustix::{
+    event::{EventfdFlags, eventfd},
+    fd::OwnedFd,
+};
+use tokio::sync::mpsc;
+
+use self::tables::{Counters, Link, LocalKind, Roamed, Session, Slot, Tables};
+use super::{
+    AddLinkError, LinkSpec, Local, MAX_LINKS, MAX_LOCAL, MAX_ROUTES, PacketDevice, Plane, PlaneDrops, PlaneFailure,
+    RekeyError, SetLocalError, SetRouteError, UnknownLink,
+};
+use crate::underlay::{Received, Underlay};
+
+/// How long the keys before the last rekey still open frames (`docs/protocol.md`, "Handshake").
+const OLD_KEYS: Duration = Duration::from_secs(60);
+
+/// What the plane is given.
+pub struct UserspaceConfig<D> {
+    /// Where packets enter and leave the machine's network stack.
+    pub device: D,
+    /// The socket. The plane is the only one that receives on it.
+    pub underlay: Arc<Underlay>,
+    /// Where datagrams that are not data go. When it is full they are dropped and counted.
+    pub control: mpsc::Sender<Received>,
+}
+
+/// Why the plane did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] io::Error),
+    /// The socket lacks what the plane needs.
+    #[error("cannot set up the UDP socket: {0}")]
+    Underlay(#[source] io::Error),
+    /// No event descriptor: the process has too many open files.
+    #[error("cannot make an event descriptor: {0}")]
+    Event(#[source] io::Error),
+}
+
+/// What both threads and the control half share.
+struct Shared<D> {
+    device: D,
+    underlay: Arc<Underlay>,
+    tables: ArcSwap<Tables>,
+    roamed: Roamed,
+    drops: Drops,
+    stop: OwnedFd,
+    failure: Mutex<Option<PlaneFailure>>,
+}
+
+impl<D> Shared<D> {
+    fn fail(&self, failure: PlaneFailure) {
+        tracing::warn!(%failure, "the plane stopped");
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failure);
+    }
+}
+
+/// [`PlaneDrops`] while they are counted.
+#[derive(Default)]
+struct Drops {
+    unauthenticated: AtomicU64,
+    replayed: AtomicU64,
+    invalid: AtomicU64,
+    unroutable: AtomicU64,
+    too_big: AtomicU64,
+    expired: AtomicU64,
+    congested: AtomicU64,
+    refused: AtomicU64,
+    control: AtomicU64,
+    device: AtomicU64,
+}
+
+impl Drops {
+    fn read(&self) -> PlaneDrops {
+        PlaneDrops {
+            unauthenticated: self.unauthenticated.load(Ordering::Relaxed),
+            replayed: self.replayed.load(Ordering::Relaxed),
+            invalid: self.invalid.load(Ordering::Relaxed),
+            unroutable: self.unroutable.load(Ordering::Relaxed),
+            too_big: self.too_big.load(Ordering::Relaxed),
+            expired: self.expired.load(Ordering::Relaxed),
+            congested: self.congested.load(Ordering::Relaxed),
+            refused: self.refused.load(Ordering::Relaxed),
+            control: self.control.load(Ordering::Relaxed),
+            device: self.device.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Counts one more.
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Keys that a rekey replaced.
+struct OldKeys {
+    index: LinkIndex,
+    since: Instant,
+}
+
+/// What the control half remembers of a link beside what the threads know.
+struct LinkState {
+    id: LinkId,
+    slot: Slot,
+    index: LinkIndex,
+    old: Option<OldKeys>,
+}
+
+/// The user-space plane. Dropping it ends its threads.
+pub struct Userspace<D: PacketDevice> {
+    shared: Arc<Shared<D>>,
+    links: Vec<LinkState>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl<D: PacketDevice> Userspace<D> {
+    /// Starts the threads; there are no links and no routes yet.
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub fn start(config: UserspaceConfig<D>) -> Result<Self, StartError> {
+        let stop = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|error| StartError::Event(error.into()))?;
+        let shared = Arc::new(Shared {
+            device: config.device,
+            underlay: config.underlay,
+            tables: ArcSwap::default(),
+            roamed: Roamed::default(),
+            drops: Drops::default(),
+            stop,
+            failure: Mutex::new(None),
+        });
+        let outbound = outbound::Outbound::new(Arc::clone(&shared)).map_err(StartError::Underlay)?;
+        let inbound = inbound::Inbound::new(Arc::clone(&shared), config.control).map_err(StartError::Underlay)?;
+        let mut plane = Self { shared, links: Vec::new(), threads: Vec::with_capacity(2) };
+        // Dropping a half-started plane ends the thread that runs.
+        plane.spawn("grange-out", move || outbound.run())?;
+        plane.spawn("grange-in", move || inbound.run())?;
+        Ok(plane)
+    }
+
+    fn spawn(&mut self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), StartError> {
+        let thread = std::thread::Builder::new().name(name.into()).spawn(body).map_err(StartError::Thread)?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// Replaces the snapshot by one that `change` was done to. There is one control half, so no other change is lost.
+    fn update(&self, change: impl FnOnce(&mut Tables)) {
+        let mut tables = Tables::clone(&self.shared.tables.load());
+        change(&mut tables);
+        self.shared.tables.store(Arc::new(tables));
+    }
+
+    fn update_link(&self, slot: Slot, change: impl FnOnce(&mut Link)) {
+        self.update(|tables| {
+            if let Some(Some(link)) = tables.links.get_mut(slot as usize) {
+                change(Arc::make_mut(link));
+            }
+        });
+    }
+
+    fn state(&self, link: LinkId) -> Option<usize> {
+        self.links.iter().position(|state| state.id == link)
+    }
+
+    fn slot(&self, link: LinkId) -> Result<Slot, UnknownLink> {
+        self.state(link).map(|at| self.links[at].slot).ok_or(UnknownLink(link))
+    }
+
+    fn forget_old_keys(&mut self) {
+        let expired: Vec<u32> = self
+            .links
+            .iter_mut()
+            .filter_map(|link| link.old.take_if(|old| old.since.elapsed() >= OLD_KEYS))
+            .map(|old| old.index.0)
+            .collect();
+        if !expired.is_empty() {
+            self.update(|tables| tables.sessions.retain(|index, _| !expired.contains(index)));
+        }
+    }
+}
+
+impl<D: PacketDevice> Plane for Userspace<D> {
+    fn name(&self) -> &'static str {
+        "userspace"
+    }
+
+    fn add_link(&mut self, link: LinkId, spec: LinkSpec) -> Result<(), AddLinkError> {
+        if self.state(link).is_some() {
+            return Err(AddLinkError::Exists(link));
+        }
+        if self.links.len() >= MAX_LINKS {
+            return Err(AddLinkError::Full);
+        }
+        let tables = self.shared.tables.load();
+        let index = spec.keys.local;
+        if tables.sessions.contains_key(&index.0) {
+            return Err(AddLinkError::IndexInUse(index));
+        }
+        let free = tables.links.iter().position(Option::is_none).unwrap_or(tables.links.len());
+        let slot = Slot::try_from(free).map_err(|_| AddLinkError::Full)?;
+        let session = Arc::new(Session::new(slot, &spec.keys).map_err(AddLinkError::Unsupported)?);
+        let new = Arc::new(Link {
+            id: link,
+            endpoint: spec.endpoint,
+            destination: crate::underlay::destination(spec.endpoint),
+            mtu: spec.mtu,
+            session: Arc::clone(&session),
+            counters: Arc::new(Counters::default()),
+        });
+        self.update(|tables| {
+            if free == tables.links.len() {
+                tables.links.push(None);
+            }
+            tables.links[free] = Some(new);
+            tables.sessions.insert(index.0, session);
+        });
+        self.links.push(LinkState { id: link, slot, index, old: None });
+        Ok(())
+    }
+
+    fn rekey(&mut self, link: LinkId, keys: DataKeys) -> Result<(), RekeyError> {
+        let at = self.state(link).ok_or(RekeyError::UnknownLink(link))?;
+        let index = keys.local;
+        if self.shared.tables.load().sessions.contains_key(&index.0) {
+            return Err(RekeyError::IndexInUse(index));
+        }
+        let slot = self.links[at].slot;
+        let session = Arc::new(Session::new(slot, &keys).map_err(RekeyError::Unsupported)?);
+        let state = &mut self.links[at];
+        let replaced = std::mem::replace(&mut state.index, index);
+        let forgotten = state.old.replace(OldKeys { index: replaced, since: Instant::now() });
+        self.update(|tables| {
+            if let Some(old) = forgotten {
+                tables.sessions.remove(&old.index.0);
+            }
+            tables.sessions.insert(index.0, Arc::clone(&session));
+            if let Some(Some(link)) = tables.links.get_mut(slot as usize) {
+                Arc::make_mut(link).session = session;
+            }
+        });
+        Ok(())
+    }
+
+    fn set_endpoint(&mut self, link: LinkId, endpoint: Endpoint) -> Result<(), UnknownLink> {
+        let slot = self.slot(link)?;
+        self.update_link(slot, |link| link.move_to(endpoint));
+        Ok(())
+    }
+
+    fn set_mtu(&mut self, link: LinkId, mtu: u16) -> Result<(), UnknownLink> {
+        let slot = self.slot(link)?;
+        self.update_link(slot, |link| link.mtu = mtu);
+        Ok(())
+    }
+
+    fn remove_link(&mut self, link: LinkId) -> Result<(), UnknownLink> {
+        let at = self.state(link).ok_or(UnknownLink(link))?;
+        let state = self.links.swap_remove(at);
+        self.update(|tables| {
+            tables.routes.retain(|slot| slot != state.slot);
+            tables.sessions.retain(|_, session| session.slot != state.slot);
+            tables.links[state.slot as usize] = None;
+        });
+        self.shared.roamed.forget(link);
+        Ok(())
+    }
+
+    fn set_route(&mut self, prefix: Prefix, link: LinkId) -> Result<(), SetRouteError> {
+        let slot = self.slot(link).map_err(|UnknownLink(link)| SetRouteError::UnknownLink(link))?;
+        let tables = self.shared.tables.load();
+        match tables.routes.get(prefix) {
+            Some(same) if same == slot => return Ok(()),
+            None if tables.routes.size() >= MAX_ROUTES => return Err(SetRouteError::Full),
+            _ => {}
+        }
+        self.update(|tables| {
+            tables.routes.insert(prefix, slot);
+        });
+        Ok(())
+    }
+
+    fn remove_route(&mut self, prefix: Prefix) {
+        if self.shared.tables.load().routes.get(prefix).is_some() {
+            self.update(|tables| {
+                tables.routes.remove(prefix);
+            });
+        }
+    }
+
+    fn set_local(&mut self, local: &Local) -> Result<(), SetLocalError> {
+        if local.prefixes.len() + local.exits.len() > MAX_LOCAL {
+            return Err(SetLocalError::Full);
+        }
+        self.update(|tables| {
+            tables.local = super::fib::Fib::default();
+            for prefix in &local.exits {
+                tables.local.insert(*prefix, LocalKind::Exit);
+            }
+            let v6 = local.address_v6.map(|address| Prefix::host(address.into()));
+            let v4 = local.address_v4.map(|address| Prefix::host(address.into()));
+            for prefix in local.prefixes.iter().copied().chain(v6).chain(v4) {
+                tables.local.insert(prefix, LocalKind::Own);
+            }
+            tables.address_v6 = local.address_v6;
+            tables.address_v4 = local.address_v4;
+        });
+        Ok(())
+    }
+
+    fn counters(&mut self, into: &mut Vec<(LinkId, LinkTraffic)>) {
+        self.forget_old_keys();
+        let tables = self.shared.tables.load();
+        into.extend(tables.links.iter().flatten().map(|link| (link.id, link.counters.read())));
+    }
+
+    fn take_roamed(&mut self, into: &mut Vec<(LinkId, Endpoint)>) {
+        let from = into.len();
+        self.shared.roamed.take(into);
+        // A thread with an older snapshot may have noted a link that is gone, or an address that is known by now.
+        let tables = self.shared.tables.load();
+        let mut at = 0;
+        into.retain(|(id, endpoint)| {
+            at += 1;
+            at <= from || tables.links.iter().flatten().any(|link| link.id == *id && !link.is_at(*endpoint))
+        });
+    }
+
+    fn drops(&self) -> PlaneDrops {
+        self.shared.drops.read()
+    }
+
+    fn health(&self) -> Result<(), PlaneFailure> {
+        if let Some(failure) = self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            return Err(failure);
+        }
+        if self.threads.iter().any(JoinHandle::is_finished) {
+            return Err(PlaneFailure::Thread);
+        }
+        Ok(())
+    }
+}
+
+impl<D: PacketDevice> Drop for Userspace<D> {
+    fn drop(&mut self) {
+        // Nobody reads the counter, so it stays readable for both threads.
+        let _ = rustix::io::write(&self.shared.stop, &1u64.to_ne_bytes());
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::warn!("a thread of the plane had ended unexpectedly");
+            }
+        }
+    }
+}

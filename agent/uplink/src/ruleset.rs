@@ -1,0 +1,189 @@
+//! The text of the nftables table `inet grange`: a pure function of what is to be let through and translated.
+
+use std::{
+    fmt::{self, Write},
+    net::Ipv4Addr,
+};
+
+use grange_wire::Prefix;
+
+/// The table's family and name. Nothing else of nftables is ever touched.
+pub const TABLE: &str = "inet grange";
+
+/// What the table is made for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ruleset {
+    /// The mesh's TUN device.
+    pub tun: String,
+    /// Interfaces of the LAN.
+    pub lan: Vec<String>,
+    /// The interface that the town's IPv4 leaves by, if it is shared.
+    pub uplink_v4: Option<String>,
+    /// The interface that the town's IPv6 leaves by, if it is shared.
+    pub uplink_v6: Option<String>,
+    /// The node's IPv4 address.
+    pub address_v4: Ipv4Addr,
+    /// The node's IPv6 address.
+    pub address_v6: std::net::Ipv6Addr,
+    /// The node's /64.
+    pub prefix: Prefix,
+    /// Whether this machine forwards IPv4 for others than the mesh. If not, what the mesh does not need stays blocked as it was.
+    pub forwards_v4: bool,
+    /// Whether this machine forwards IPv6 for others than the mesh.
+    pub forwards_v6: bool,
+}
+
+/// The text that removes the table, whether it is there or not.
+#[must_use]
+pub fn removal() -> String {
+    // Adding it first makes the deletion succeed where there is none.
+    format!("table {TABLE}\ndelete table {TABLE}\n")
+}
+
+/// An interface's name as nft reads it: in quotes. The kernel allows quotes and backslashes in names, nft allows neither in a string;
+/// such an interface matches nothing.
+fn quoted(name: &str) -> String {
+    let plain = name.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'*' | b'$'));
+    if plain && (1..16).contains(&name.len()) { format!("\"{name}\"") } else { "\"-\"".into() }
+}
+
+fn set<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
+    let mut names: Vec<String> = names.into_iter().map(|name| quoted(name)).collect();
+    names.sort_unstable();
+    names.dedup();
+    format!("{{ {} }}", names.join(", "))
+}
+
+impl fmt::Display for Ruleset {
+    /// The text for `nft -f -`: replaces the table as a whole, in one transaction.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&removal())?;
+        writeln!(f, "table {TABLE} {{")?;
+        f.write_str("\tchain forward {\n\t\ttype filter hook forward priority filter; policy accept;\n")?;
+        f.write_str(&indented(&self.forward()))?;
+        f.write_str("\t}\n\n\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n")?;
+        f.write_str(&indented(&self.postrouting()))?;
+        f.write_str("\t}\n}\n")
+    }
+}
+
+fn indented(rules: &[String]) -> String {
+    rules.iter().fold(String::new(), |mut text, rule| {
+        let _ = writeln!(text, "\t\t{rule}");
+        text
+    })
+}
+
+impl Ruleset {
+    /// Who may forward to whom. Only the mesh's own traffic is decided on: everything else passes to the machine's other tables, unless
+    /// forwarding is on for our sake alone.
+    fn forward(&self) -> Vec<String> {
+        let tun = quoted(&self.tun);
+        let mut rules = vec!["ct state established,related accept".to_owned()];
+        if !self.lan.is_empty() {
+            let lan = set(&self.lan);
+            rules.push(format!("iifname {tun} oifname {lan} accept"));
+            rules.push(format!("iifname {lan} oifname {tun} accept"));
+        }
+        for (uplink, family) in [(&self.uplink_v4, "ipv4"), (&self.uplink_v6, "ipv6")] {
+            let Some(uplink) = uplink else { continue };
+            let uplink = quoted(uplink);
+            if family == "ipv6" {
+                // A mesh prefix that nobody announces is no business of the provider's.
+                rules.push(format!("iifname {tun} oifname {uplink} ip6 daddr fd00::/8 reject with icmpv6 no-route"));
+            }
+            let from = set(self.lan.iter().chain([&self.tun]));
+            rules.push(format!("iifname {from} oifname {uplink} meta nfproto {family} accept"));
+        }
+        rules.push(format!("iifname {tun} reject with icmpx admin-prohibited"));
+        rules.push(format!("oifname {tun} reject with icmpx admin-prohibited"));
+        if !self.forwards_v4 {
+            // IPv4 is forwarded by the interface that a packet came in by: these are the ones that were switched on.
+            let ours = set(self.lan.iter().chain(&self.uplink_v4));
+            if !self.lan.is_empty() || self.uplink_v4.is_some() {
+                rules.push(format!("iifname {ours} meta nfproto ipv4 drop"));
+            }
+        }
+        if !self.forwards_v6 {
+            rules.push("meta nfproto ipv6 drop".into());
+        }
+        rules
+    }
+
+    /// Whose source address becomes which. Into the mesh: what is not the node's own becomes the node's, since nobody there knows a way back
+    /// to it. Out of the uplink: the provider knows no mesh address.
+    fn postrouting(&self) -> Vec<String> {
+        let tun = quoted(&self.tun);
+        let mut rules = Vec::new();
+        let (v4, v6, prefix) = (self.address_v4, self.address_v6, self.prefix);
+        rules.push(format!("oifname {tun} ip saddr != {{ 0.0.0.0, {v4} }} snat ip to {v4}"));
+        rules.push(format!("oifname {tun} ip6 saddr != {{ ::, fe80::/10, {prefix} }} snat ip6 to {v6}"));
+        let from = set(self.lan.iter().chain([&self.tun]));
+        if let Some(uplink) = &self.uplink_v4 {
+            rules.push(format!("iifname {from} oifname {} meta nfproto ipv4 masquerade", quoted(uplink)));
+        }
+        if let Some(uplink) = &self.uplink_v6 {
+            // Hosts of the LAN with an address of the provider's need no translation.
+            rules.push(format!("iifname {from} oifname {} ip6 saddr fd00::/8 masquerade", quoted(uplink)));
+        }
+        rules
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member() -> Ruleset {
+        Ruleset {
+            tun: "grange0".into(),
+            lan: vec!["br-lan".into()],
+            uplink_v4: None,
+            uplink_v6: None,
+            address_v4: "100.70.1.2".parse().unwrap(),
+            address_v6: "fd12:3456:789a:bcde:f012:3456:789a:bcde".parse().unwrap(),
+            prefix: "fd12:3456:789a:bcde::/64".parse().unwrap(),
+            forwards_v4: true,
+            forwards_v6: true,
+        }
+    }
+
+    fn gateway() -> Ruleset {
+        Ruleset {
+            uplink_v4: Some("eth0".into()),
+            uplink_v6: Some("eth0".into()),
+            forwards_v4: false,
+            forwards_v6: false,
+            ..member()
+        }
+    }
+
+    #[test]
+    fn a_members_table() {
+        let golden = include_str!("../tests/golden/member.nft");
+        assert_eq!(member().to_string(), golden);
+    }
+
+    #[test]
+    fn a_gateways_table() {
+        let golden = include_str!("../tests/golden/gateway.nft");
+        assert_eq!(gateway().to_string(), golden);
+    }
+
+    #[test]
+    fn one_family_alone_opens_only_that_family() {
+        let text = Ruleset { uplink_v6: None, lan: Vec::new(), ..gateway() }.to_string();
+        assert!(text.contains("meta nfproto ipv4 masquerade"));
+        assert!(!text.contains("fd00::/8 masquerade"));
+        assert!(!text.contains("nfproto ipv6 accept"));
+        assert!(!text.contains("{ }") && !text.contains("{  }"), "no empty set");
+    }
+
+    #[test]
+    fn a_hostile_name_does_not_break_out_of_its_quotes() {
+        for name in ["a\"; accept #", "a\\", "*", "", "x$y", "ab\ncd", "0123456789abcdef"] {
+            let text = Ruleset { lan: vec![name.into()], ..member() }.to_string();
+            assert_eq!(text, Ruleset { lan: vec!["-".into()], ..member() }.to_string(), "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! Nonces: what a beacon shows, what an initiation must carry, what was answered already (`docs/protocol.md`, Beacon).
+
+use alloc::collections::BTreeSet;
+use core::{net::IpAddr, time::Duration};
+
+use grange_wire::{Beacon, BeaconFlags};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use super::{Random, TokenBucket};
+use crate::{Endpoint, Instant};
+
+/// How long a nonce is shown; it is accepted for as long again, so that whoever hears it has at least this time.
+pub(crate) const NONCE_LIFE: Duration = Duration::from_secs(5);
+
+/// Initiations a second above which nonces must be bound to the asker's address: far more than a town forms links, and
+/// about a tenth of what a slow router's Diffie-Hellman can do.
+const FLOOD: u32 = 50;
+
+/// How long a flood is remembered after the last second of it.
+const FLOOD_MEMORY: Duration = Duration::from_secs(5);
+
+/// Ephemeral keys remembered for each of two nonces, 16 bytes each: at [`HANDSHAKE_RATE`] fewer come within a
+/// nonce's life.
+const SEEN_MAX: usize = 512;
+
+/// At most this many initiations a second are answered with Diffie-Hellman work.
+const HANDSHAKE_RATE: u32 = 64;
+
+/// Unicast beacons: answers to solicits and cookies. A fresh neighbour needs one or two.
+const ANSWER_INTERVAL: Duration = Duration::from_millis(50);
+const ANSWER_BURST: u32 = 64;
+
+/// What to do with an initiation whose nonce was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Answer it.
+    Answer,
+    /// Too many come: answer with this nonce in a COOKIE beacon, and remember nothing.
+    Cookie([u8; 16]),
+    /// The nonce is not or no more ours.
+    Stale,
+    /// Too many come, and the limit of answers is reached.
+    Limited,
+}
+
+/// Of one period: the nonce that was shown, the secret of its cookies, and the ephemeral keys that came with them.
+struct Period {
+    nonce: [u8; 16],
+    secret: Zeroizing<[u8; 32]>,
+    seen: BTreeSet<[u8; 16]>,
+}
+
+impl Period {
+    fn new(random: &mut Random) -> Self {
+        Self { nonce: random.bytes(), secret: Zeroizing::new(random.bytes()), seen: BTreeSet::new() }
+    }
+
+    fn cookie(&self, at: &Endpoint) -> [u8; 16] {
+        let mut hasher = blake3::Hasher::new_keyed(&self.secret);
+        hasher.update(&at.iface.0.to_be_bytes());
+        match at.addr.ip() {
+            IpAddr::V4(v4) => hasher.update(&v4.to_ipv6_mapped().octets()),
+            IpAddr::V6(v6) => hasher.update(&v6.octets()),
+        };
+        hasher.update(&at.addr.port().to_be_bytes());
+        first_16(&hasher.finalize())
+    }
+}
+
+/// The beacons of a node in one town.
+pub(crate) struct Beacons {
+    key: Zeroizing<[u8; 32]>,
+    current: Period,
+    previous: Period,
+    rotate_at: Instant,
+    second: Instant,
+    in_second: u32,
+    flood_until: Instant,
+    answers: TokenBucket,
+    handshakes: TokenBucket,
+}
+
+impl Beacons {
+    pub(crate) fn new(town_key: &[u8; 32], now: Instant, random: &mut Random) -> Self {
+        Self {
+            key: Zeroizing::new(blake3::derive_key("grange v1 beacon", town_key)),
+            current: Period::new(random),
+            previous: Period::new(random),
+            rotate_at: now + NONCE_LIFE,
+            second: now,
+            in_second: 0,
+            flood_until: Instant::START,
+            answers: TokenBucket::new(ANSWER_INTERVAL, ANSWER_BURST),
+            handshakes: TokenBucket::new(Duration::from_micros(1_000_000 / HANDSHAKE_RATE as u64), HANDSHAKE_RATE),
+        }
+    }
+
+    /// When [`rotate`](Self::rotate) has something to do.
+    pub(crate) fn timeout(&self) -> Instant {
+        self.rotate_at
+    }
+
+    /// Draws a new nonce when the present one's time is over.
+    pub(crate) fn rotate(&mut self, now: Instant, random: &mut Random) {
+        if now < self.rotate_at {
+            return;
+        }
+        let current = core::mem::replace(&mut self.current, Period::new(random));
+        // After a long sleep the present nonce is as old as the previous one.
+        self.previous = if now.since(self.rotate_at) < NONCE_LIFE { current } else { Period::new(random) };
+        self.rotate_at = now + NONCE_LIFE;
+    }
+
+    fn tag(&self, tagged: &[u8]) -> [u8; 16] {
+        first_16(&blake3::keyed_hash(&self.key, tagged))
+    }
+
+    /// A beacon with the present nonce.
+    pub(crate) fn beacon(&self, solicit: bool) -> [u8; grange_wire::BEACON_LEN] {
+        let flags = BeaconFlags { solicit, cookie: false };
+        Beacon::write(flags, &self.current.nonce, |tagged| self.tag(tagged))
+    }
+
+    /// A beacon with a nonce for one address.
+    pub(crate) fn cookie_beacon(&self, cookie: &[u8; 16]) -> [u8; grange_wire::BEACON_LEN] {
+        let flags = BeaconFlags { solicit: false, cookie: true };
+        Beacon::write(flags, cookie, |tagged| self.tag(tagged))
+    }
+
+    /// The answer to a SOLICIT from `at`; `None` if too many were asked for.
+    pub(crate) fn answer(&mut self, now: Instant, at: &Endpoint) -> Option<[u8; grange_wire::BEACON_LEN]> {
+        if !self.answers.take(now) {
+            return None;
+        }
+        Some(if self.flooded(now) { self.cookie_beacon(&self.current.cookie(at)) } else { self.beacon(false) })
+    }
+
+    /// Whether a holder of the town key made the beacon.
+    pub(crate) fn recognises(&self, beacon: &Beacon<'_>) -> bool {
+        self.tag(beacon.tagged()).ct_eq(&beacon.tag()).into()
+    }
+
+    /// Whether the nonce is our own: a beacon of ours that came back.
+    pub(crate) fn is_own(&self, nonce: &[u8; 16]) -> bool {
+        *nonce == self.current.nonce || *nonce == self.previous.nonce
+    }
+
+    /// Whether the nonce that we show is lower than another.
+    pub(crate) fn is_lower(&self, than: &[u8; 16]) -> bool {
+        self.current.nonce < *than
+    }
+
+    /// Counts an initiation, before anything is done about it.
+    pub(crate) fn count_initiation(&mut self, now: Instant) {
+        if now.since(self.second) >= Duration::from_secs(1) {
+            (self.second, self.in_second) = (now, 0);
+        }
+        self.in_second = self.in_second.saturating_add(1);
+        if self.in_second > FLOOD {
+            self.flood_until = now + FLOOD_MEMORY;
+        }
+    }
+
+    /// Whether so many initiations come that nonces must be bound to an address.
+    pub(crate) fn flooded(&self, now: Instant) -> bool {
+        now < self.flood_until
+    }
+
+    /// Whether an initiation with this ephemeral key was answered.
+    pub(crate) fn was_seen(&self, ephemeral: &[u8; 32]) -> bool {
+        let short = short(ephemeral);
+        self.current.seen.contains(&short) || self.previous.seen.contains(&short)
+    }
+
+    /// Judges an initiation by the nonce that it carries, and remembers its ephemeral key if it shall be answered.
+    pub(crate) fn judge(&mut self, now: Instant, nonce: &[u8; 16], ephemeral: &[u8; 32], at: &Endpoint) -> Verdict {
+        let equal = |ours: &[u8; 16]| bool::from(ours.ct_eq(nonce));
+        let flooded = self.flooded(now);
+        let bound = [&self.current, &self.previous].map(|period| equal(&period.cookie(at)));
+        let shown = [&self.current, &self.previous].map(|period| equal(&period.nonce));
+        let period = if bound[0] || (shown[0] && !flooded) {
+            &mut self.current
+        } else if bound[1] || (shown[1] && !flooded) {
+            &mut self.previous
+        } else if shown[0] || shown[1] {
+            let cookie = self.current.cookie(at);
+            return if self.answers.take(now) { Verdict::Cookie(cookie) } else { Verdict::Limited };
+        } else {
+            return Verdict::Stale;
+        };
+        if period.seen.len() >= SEEN_MAX || !self.handshakes.take(now) {
+            return Verdict::Limited;
+        }
+        period.seen.insert(short(ephemeral));
+        Verdict::Answer
+    }
+}
+
+fn first_16(hash: &blake3::Hash) -> [u8; 16] {
+    let mut out = [0; 16];
+    out.copy_from_slice(&hash.as_bytes()[..16]);
+    out
+}
+
+/// Half of an ephemeral key is enough to tell it from all others that are not made to look like it, and who makes two
+/// alike only loses the answer to one.
+fn short(ephemeral: &[u8; 32]) -> [u8; 16] {
+    let mut out = [0; 16];
+    out.copy_from_slice(&ephemeral[..16]);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::IfaceId;
+
+    fn at(port: u16) -> Endpoint {
+        Endpoint { iface: IfaceId(1), addr: (std::net::Ipv6Addr::LOCALHOST, port).into() }
+    }
+
+    fn nonce_of(bytes: &[u8]) -> [u8; 16] {
+        Beacon::parse(bytes).unwrap().nonce()
+    }
+
+    #[test]
+    fn golden_beacon() {
+        let mut beacons = Beacons::new(&[7; 32], Instant::START, &mut Random::new([0; 32]));
+        beacons.current.nonce = [0x11; 16];
+        let bytes = beacons.beacon(true);
+        let golden_tag: [u8; 16] = {
+            let key = blake3::derive_key("grange v1 beacon", &[7; 32]);
+            let mut head = std::vec![1, 1, 0, 1];
+            head.extend([0x11; 16]);
+            first_16(&blake3::keyed_hash(&key, &head))
+        };
+        assert_eq!(bytes[..4], [1, 1, 0, 1]);
+        assert_eq!(bytes[20..], golden_tag);
+        assert!(beacons.recognises(&Beacon::parse(&bytes).unwrap()));
+        let stranger = Beacons::new(&[8; 32], Instant::START, &mut Random::new([0; 32]));
+        assert!(!stranger.recognises(&Beacon::parse(&bytes).unwrap()));
+    }
+
+    #[test]
+    fn a_nonce_lives_for_two_periods_and_a_key_is_answered_once() {
+        let mut random = Random::new([1; 32]);
+        let mut now = Instant::START;
+        let mut beacons = Beacons::new(&[7; 32], now, &mut random);
+        let nonce = nonce_of(&beacons.beacon(false));
+        assert_eq!(beacons.judge(now, &nonce, &[1; 32], &at(1)), Verdict::Answer);
+        assert!(beacons.was_seen(&[1; 32]));
+        now += NONCE_LIFE;
+        beacons.rotate(now, &mut random);
+        assert!(beacons.is_own(&nonce));
+        assert!(beacons.was_seen(&[1; 32]));
+        assert_eq!(beacons.judge(now, &nonce, &[2; 32], &at(1)), Verdict::Answer);
+        now += NONCE_LIFE;
+        beacons.rotate(now, &mut random);
+        assert_eq!(beacons.judge(now, &nonce, &[3; 32], &at(1)), Verdict::Stale);
+        assert!(!beacons.is_own(&nonce));
+    }
+
+    #[test]
+    fn under_a_flood_only_bound_nonces_count_and_memory_stays_bounded() {
+        let mut random = Random::new([1; 32]);
+        let now = Instant::from_micros(10_000_000);
+        let mut beacons = Beacons::new(&[7; 32], now, &mut random);
+        let shown = nonce_of(&beacons.beacon(false));
+        for _ in 0..=FLOOD {
+            beacons.count_initiation(now);
+        }
+        assert!(beacons.flooded(now));
+        let mut ephemeral = [0; 32];
+        let mut cookies = 0;
+        for n in 0..10_000_u32 {
+            ephemeral[..4].copy_from_slice(&n.to_be_bytes());
+            match beacons.judge(now, &shown, &ephemeral, &at(9)) {
+                Verdict::Cookie(_) => cookies += 1,
+                verdict => assert_eq!(verdict, Verdict::Limited),
+            }
+        }
+        assert_eq!(cookies, ANSWER_BURST);
+        assert!(beacons.current.seen.is_empty());
+
+        let later = now + Duration::from_secs(1);
+        let cookie = nonce_of(&beacons.answer(later, &at(9)).unwrap());
+        assert_eq!(beacons.judge(later, &cookie, &[9; 32], &at(8)), Verdict::Stale, "bound to another port");
+        for n in 0..10_000_u32 {
+            ephemeral[..4].copy_from_slice(&n.to_be_bytes());
+            beacons.judge(later, &cookie, &ephemeral, &at(9));
+        }
+        assert_eq!(beacons.current.seen.len(), HANDSHAKE_RATE as usize);
+        assert!(!beacons.flooded(now + FLOOD_MEMORY));
+    }
+}

@@ -1,0 +1,208 @@
+//! Whether a link lives, by evidence: what was sent without anything coming back, and probes.
+//!
+//! Hellos in idle air are slow on purpose. A link that carries traffic shows within a fraction of a second that nothing
+//! comes back any more; then probes decide, as many as the link's measured loss asks for.
+
+use core::time::Duration;
+
+use super::loss::LossEstimate;
+use crate::{Instant, LinkTraffic};
+
+/// Data was sent and nothing came back for so long: ask. Longer than most answers take on a mesh.
+const SUSPECT_AFTER: Duration = Duration::from_millis(250);
+
+/// An idle link is asked when two hellos are missing...
+const IDLE_ASK: Duration = Duration::from_millis(8500);
+
+/// ...and dead when three are.
+const IDLE_DEAD: Duration = Duration::from_secs(12);
+
+/// Probes come at least this far apart, and two round trips.
+const SPACING_MIN: Duration = Duration::from_millis(50);
+
+/// The same on an idle link, where nobody waits.
+const IDLE_SPACING: Duration = Duration::from_millis(175);
+
+/// Probes come at most this far apart, however slow the link says it is.
+const SPACING_MAX: Duration = Duration::from_secs(1);
+
+/// First and longest pause between the probes of a dead link.
+const DEAD_PROBE_MIN: Duration = Duration::from_millis(250);
+const DEAD_PROBE_MAX: Duration = Duration::from_secs(8);
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Send a probe with this id.
+    Probe(u32),
+    /// The link is dead from now on. Send LOST.
+    Died,
+    /// The link is still dead: send LOST again.
+    StillDead,
+}
+
+/// A row of probes that nothing has come back for.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    sent: u32,
+    enough: u32,
+    next: Instant,
+    idle: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Calm,
+    Doubt(Doubt),
+    Dead { next: Instant, pause: Duration },
+}
+
+/// The evidence for one link.
+#[derive(Debug)]
+pub(crate) struct Liveness {
+    loss: LossEstimate,
+    state: State,
+    heard: Instant,
+    /// Since when data was sent without anything coming back.
+    unanswered: Option<Instant>,
+    traffic: LinkTraffic,
+    next_id: u32,
+    last_probe: Option<(u32, Instant)>,
+    srtt: Option<Duration>,
+}
+
+impl Liveness {
+    /// Evidence for a link that came up now; probe ids count from `first_id`.
+    pub(crate) fn new(now: Instant, first_id: u32, rtt: Option<Duration>) -> Self {
+        Self {
+            loss: LossEstimate::default(),
+            state: State::Calm,
+            heard: now,
+            unanswered: None,
+            traffic: LinkTraffic::default(),
+            next_id: first_id,
+            last_probe: None,
+            srtt: rtt,
+        }
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        matches!(self.state, State::Dead { .. })
+    }
+
+    /// A probe id that was not used yet, for probes of other kinds.
+    pub(crate) fn take_id(&mut self) -> u32 {
+        let id = self.next_id;
+        self.next_id = id.wrapping_add(1);
+        id
+    }
+
+    /// How long to wait for the answer to a probe.
+    pub(crate) fn spacing(&self) -> Duration {
+        (self.srtt.unwrap_or(Duration::ZERO) * 2).clamp(SPACING_MIN, SPACING_MAX)
+    }
+
+    /// A control frame of the neighbour authenticated, after `skipped` counters that did not come.
+    pub(crate) fn heard(&mut self, now: Instant, skipped: u64) {
+        self.loss.received(skipped);
+        self.alive(now);
+    }
+
+    fn alive(&mut self, now: Instant) {
+        self.heard = now;
+        self.unanswered = None;
+        if let State::Doubt(doubt) = self.state {
+            // The last probe may still be answered; those before it failed.
+            self.loss.probed(doubt.sent.saturating_sub(1), doubt.sent);
+            self.state = State::Calm;
+        }
+    }
+
+    /// The neighbour answered the probe.
+    pub(crate) fn answered(&mut self, now: Instant, id: u32) {
+        if let Some((last, sent)) = self.last_probe
+            && last == id
+        {
+            self.last_probe = None;
+            self.measured(now.since(sent));
+        }
+    }
+
+    /// A round trip was measured (RFC 6298, section 2: a gain of 1/8).
+    pub(crate) fn measured(&mut self, rtt: Duration) {
+        self.srtt = Some(self.srtt.map_or(rtt, |srtt| (srtt * 7 + rtt) / 8));
+    }
+
+    /// The plane's counters. They only grow; if one shrank, the plane began anew.
+    pub(crate) fn traffic(&mut self, now: Instant, traffic: LinkTraffic) {
+        let before = core::mem::replace(&mut self.traffic, traffic);
+        if self.is_dead() {
+            return;
+        }
+        if traffic.received_packets > before.received_packets {
+            self.alive(now);
+        } else if traffic.sent_packets > before.sent_packets && self.unanswered.is_none() {
+            self.unanswered = Some(now);
+        }
+    }
+
+    /// Data frames sent so far, as the plane said last.
+    pub(crate) fn sent_packets(&self) -> u64 {
+        self.traffic.sent_packets
+    }
+
+    /// The neighbour says that it hears nothing of us, or we know better than by evidence: the link is dead.
+    pub(crate) fn kill(&mut self, now: Instant) {
+        self.state = State::Dead { next: now + DEAD_PROBE_MIN, pause: DEAD_PROBE_MIN };
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    pub(crate) fn timeout(&self) -> Instant {
+        match self.state {
+            State::Calm => {
+                let idle = self.heard + IDLE_ASK;
+                self.unanswered.map_or(idle, |since| idle.min(since + SUSPECT_AFTER))
+            }
+            State::Doubt(doubt) => doubt.next,
+            State::Dead { next, .. } => next,
+        }
+    }
+
+    /// What is due now, if anything.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) -> Option<Step> {
+        if now < self.timeout() {
+            return None;
+        }
+        match self.state {
+            State::Calm => {
+                let busy = self.unanswered.is_some_and(|since| now >= since + SUSPECT_AFTER);
+                let doubt = Doubt { sent: 0, enough: self.loss.probes(), next: now, idle: !busy };
+                Some(self.probe(now, doubt))
+            }
+            State::Doubt(mut doubt) => {
+                // Traffic that began to go unanswered makes an idle doubt urgent.
+                doubt.idle &= !self.unanswered.is_some_and(|since| now >= since + SUSPECT_AFTER);
+                if doubt.sent >= doubt.enough && (!doubt.idle || now >= self.heard + IDLE_DEAD) {
+                    self.kill(now);
+                    return Some(Step::Died);
+                }
+                Some(self.probe(now, doubt))
+            }
+            State::Dead { pause, .. } => {
+                let pause = (pause * 2).min(DEAD_PROBE_MAX);
+                self.state = State::Dead { next: now + pause, pause };
+                Some(Step::StillDead)
+            }
+        }
+    }
+
+    fn probe(&mut self, now: Instant, mut doubt: Doubt) -> Step {
+        let id = self.take_id();
+        let spacing = if doubt.idle { self.spacing().max(IDLE_SPACING) } else { self.spacing() };
+        doubt.sent += 1;
+        doubt.next = now + spacing;
+        self.state = State::Doubt(doubt);
+        self.last_probe = Some((id, now));
+        Step::Probe(id)
+    }
+}

@@ -1,0 +1,460 @@
+//! Handshakes on their way: those that we begin ([`Attempt`]) and those that a neighbour began ([`Responder`]).
+
+use alloc::{string::String, vec, vec::Vec};
+use core::time::Duration;
+
+use grange_wire::{BeaconFlags, Finish, Hello, Initiation, InitiationPayload, LinkIndex, NAME_MAX, Response};
+
+use super::{
+    host::Host,
+    links::Arrival,
+    membership::{Membership, Owner},
+};
+use crate::{
+    DataKeys, Endpoint, Event, Instant, PeerInfo, Target, certificate,
+    link::{Established, Handshake, Phase, Session, Verdict},
+};
+
+/// Handshakes that we began and that are not done; each costs about a kilobyte.
+const ATTEMPTS_MAX: usize = 64;
+
+/// Handshakes that neighbours began and that are not done.
+const RESPONDERS_MAX: usize = 64;
+
+/// An initiation of ours that was sent so long ago got lost: a neighbour's goes on.
+const SIMULTANEOUS: Duration = Duration::from_millis(200);
+
+/// How long a neighbour has for its last message.
+const RESPONDER_LIFE: Duration = Duration::from_secs(5);
+
+/// First and longest pause before a message is sent again.
+const RETRY_MIN: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(4);
+
+/// Tries before an attempt is given up; a beacon begins another.
+const TRIES: u8 = 7;
+
+/// The last message comes again at most this far apart, so that the neighbour is not kept waiting.
+const FINISH_RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// Tries of the last message.
+const FINISH_TRIES: u8 = 10;
+
+/// Who asks for our beacon will begin the handshake: we wait so long before we do.
+const YIELD: Duration = Duration::from_millis(300);
+
+/// Answers that do not decrypt before an attempt takes no more: each costs Diffie-Hellman work.
+const FORGERIES_MAX: u8 = 16;
+
+/// How often a COOKIE beacon may begin an attempt's handshake anew.
+const COOKIES_MAX: u8 = 3;
+
+/// A handshake that we begin with whoever is at an endpoint.
+pub(super) struct Attempt {
+    nonce: Option<[u8; 16]>,
+    tries: u8,
+    cookies: u8,
+    /// When to act next.
+    next: Instant,
+    stage: Stage,
+}
+
+enum Stage {
+    /// We asked for a beacon, or let the neighbour begin.
+    Waiting,
+    /// Message 1 is sent.
+    Initiated { handshake: Handshake, ephemeral: [u8; 32], local: LinkIndex, sent: Instant, forgeries: u8 },
+    /// Message 3 is sent; whether it came shows in the neighbour's first frame.
+    Finishing { datagram: Vec<u8>, arrival: Arrival },
+}
+
+impl Attempt {
+    pub(super) fn timeout(&self) -> Instant {
+        self.next
+    }
+
+    /// The index that frames of this attempt's session carry.
+    fn local(&self) -> Option<LinkIndex> {
+        match &self.stage {
+            Stage::Waiting => None,
+            Stage::Initiated { local, .. } => Some(*local),
+            Stage::Finishing { arrival, .. } => Some(arrival.session.local),
+        }
+    }
+
+    /// The session that waits for the neighbour's first frame.
+    pub(super) fn session(&mut self) -> Option<&mut Session> {
+        match &mut self.stage {
+            Stage::Finishing { arrival, .. } => Some(&mut arrival.session),
+            _ => None,
+        }
+    }
+}
+
+/// A handshake that a neighbour began: message 2 is sent.
+pub(super) struct Responder {
+    from: Endpoint,
+    handshake: Handshake,
+    remote: LinkIndex,
+    sent: Instant,
+    forgeries: u8,
+}
+
+impl Responder {
+    pub(super) fn timeout(&self) -> Instant {
+        self.sent + RESPONDER_LIFE
+    }
+}
+
+/// The sixteen bytes by which a FINISH that comes again is known.
+pub(super) fn finish_mark(datagram: &[u8]) -> [u8; 16] {
+    let mut mark = [0; 16];
+    mark.copy_from_slice(&blake3::hash(datagram).as_bytes()[..16]);
+    mark
+}
+
+impl Membership {
+    /// Asks whoever is at `to` for a beacon and begins a handshake when it comes.
+    pub(super) fn seek(&mut self, host: &mut Host, now: Instant, to: Endpoint) {
+        if self.attempts.contains_key(&to) {
+            return;
+        }
+        self.add_attempt(host, to, Attempt { nonce: None, tries: 0, cookies: 0, next: now, stage: Stage::Waiting });
+        self.run_attempt(host, now, to);
+    }
+
+    /// A stranger's beacon showed this nonce. `yields`: it asked for ours and will begin.
+    pub(super) fn approach(&mut self, host: &mut Host, now: Instant, to: Endpoint, nonce: [u8; 16], yields: bool) {
+        let next = if yields { now + host.random.jitter(YIELD) } else { now };
+        self.add_attempt(host, to, Attempt { nonce: Some(nonce), tries: 0, cookies: 0, next, stage: Stage::Waiting });
+        self.run_attempt(host, now, to);
+    }
+
+    /// A beacon came from where an attempt leads; `false`: there is none.
+    pub(super) fn feed_attempt(
+        &mut self,
+        host: &mut Host,
+        now: Instant,
+        at: Endpoint,
+        nonce: [u8; 16],
+        flags: BeaconFlags,
+    ) -> bool {
+        let lower = self.beacons.is_lower(&nonce);
+        let Some(attempt) = self.attempts.get_mut(&at) else { return false };
+        let fresh = attempt.nonce.replace(nonce) != Some(nonce);
+        match attempt.stage {
+            Stage::Waiting if fresh && attempt.tries > 0 => attempt.next = now,
+            // Both asked and both answer: who shows the lower nonce begins.
+            Stage::Waiting if attempt.tries == 0 && !flags.solicit && lower => attempt.next = now,
+            Stage::Initiated { .. } if fresh && flags.cookie && attempt.cookies < COOKIES_MAX => {
+                attempt.cookies += 1;
+                attempt.next = now;
+            }
+            _ => {}
+        }
+        self.run_attempt(host, now, at);
+        true
+    }
+
+    fn add_attempt(&mut self, host: &mut Host, to: Endpoint, attempt: Attempt) {
+        if self.attempts.len() >= ATTEMPTS_MAX {
+            // Who was tried most often without an answer is the least likely to give one.
+            host.stats.full += 1;
+            if let Some(worst) = self.attempts.iter().max_by_key(|(_, attempt)| attempt.tries).map(|(at, _)| *at) {
+                self.drop_attempt(worst);
+            }
+        }
+        self.attempts.insert(to, attempt);
+    }
+
+    /// Forgets an attempt and its index.
+    pub(super) fn drop_attempt(&mut self, at: Endpoint) -> Option<Attempt> {
+        let attempt = self.attempts.remove(&at)?;
+        if let Some(local) = attempt.local() {
+            self.indexes.remove(&local.0);
+        }
+        Some(attempt)
+    }
+
+    /// Does what is due for one attempt.
+    pub(super) fn run_attempt(&mut self, host: &mut Host, now: Instant, to: Endpoint) {
+        let Some(attempt) = self.attempts.get_mut(&to) else { return };
+        if now < attempt.next {
+            return;
+        }
+        attempt.tries += 1;
+        let (limit, longest) = match attempt.stage {
+            Stage::Finishing { .. } => (FINISH_TRIES, FINISH_RETRY_MAX),
+            _ => (TRIES, RETRY_MAX),
+        };
+        if attempt.tries > limit {
+            self.drop_attempt(to);
+            return;
+        }
+        let pause = (RETRY_MIN * (1 << (attempt.tries - 1).min(8))).min(longest);
+        attempt.next = now + host.random.jitter(pause);
+        if let Stage::Finishing { datagram, .. } = &attempt.stage {
+            let datagram = datagram.clone();
+            host.send(Target::Endpoint(to), datagram);
+            return;
+        }
+        let (nonce, again) = (attempt.nonce, matches!(attempt.stage, Stage::Initiated { .. }));
+        if let Some(nonce) = nonce {
+            self.initiate(host, now, to, &nonce);
+        }
+        // Without an answer, the nonce may be out of date: ask for another beside.
+        if nonce.is_none() || again {
+            let solicit = self.beacons.beacon(true);
+            host.send(Target::Endpoint(to), solicit.to_vec());
+        }
+    }
+
+    fn initiate(&mut self, host: &mut Host, now: Instant, to: Endpoint, nonce: &[u8; 16]) {
+        let local = self.draw_index(host);
+        let payload = InitiationPayload { nonce: *nonce, sender: local };
+        let Ok(mut handshake) = self.noise.initiate(&mut host.random) else { return };
+        let Ok(datagram) = handshake.write(&Initiation::HEAD, &payload.to_bytes()) else { return };
+        let Ok(ephemeral) = Initiation::parse(&datagram).map(|initiation| initiation.ephemeral()) else { return };
+        let Some(attempt) = self.attempts.get_mut(&to) else { return };
+        if let Some(old) = attempt.local() {
+            self.indexes.remove(&old.0);
+        }
+        attempt.stage = Stage::Initiated { handshake, ephemeral, local, sent: now, forgeries: 0 };
+        self.indexes.insert(local.0, Owner::Attempt(to));
+        host.send(Target::Endpoint(to), datagram);
+    }
+
+    /// An index that no session of ours has.
+    fn draw_index(&self, host: &mut Host) -> LinkIndex {
+        loop {
+            let index = host.random.u32();
+            if index != 0 && !self.indexes.contains_key(&index) {
+                return LinkIndex(index);
+            }
+        }
+    }
+
+    /// Message 1 of a neighbour. Whatever is wrong with it, the answer is silence.
+    pub(super) fn handle_initiation(&mut self, host: &mut Host, now: Instant, from: Endpoint, datagram: &[u8]) {
+        let Ok(initiation) = Initiation::parse(datagram) else {
+            host.stats.malformed += 1;
+            return;
+        };
+        self.beacons.count_initiation(now);
+        let theirs = initiation.ephemeral();
+        if self.beacons.was_seen(&theirs) {
+            host.stats.replayed_initiation += 1;
+            return;
+        }
+        let own =
+            |attempt: &Attempt| matches!(&attempt.stage, Stage::Initiated { ephemeral, .. } if *ephemeral == theirs);
+        if self.attempts.values().any(own) {
+            host.stats.own += 1;
+            return;
+        }
+        let read = self.noise.respond(&mut host.random).and_then(|mut handshake| {
+            let payload = handshake.read(initiation.noise())?;
+            Ok((handshake, payload))
+        });
+        let Ok((handshake, payload)) = read else {
+            host.stats.handshake += 1;
+            return;
+        };
+        let Ok(InitiationPayload { nonce, sender }) = InitiationPayload::parse(&payload) else {
+            host.stats.malformed += 1;
+            return;
+        };
+        match self.beacons.judge(now, &nonce, &theirs, &from) {
+            Verdict::Answer => self.respond(host, now, from, (theirs, sender), handshake),
+            Verdict::Cookie(cookie) => {
+                let beacon = self.beacons.cookie_beacon(&cookie);
+                host.send(Target::Endpoint(from), beacon.to_vec());
+            }
+            Verdict::Stale => host.stats.stale_nonce += 1,
+            Verdict::Limited => host.stats.limited += 1,
+        }
+    }
+
+    fn respond(
+        &mut self,
+        host: &mut Host,
+        now: Instant,
+        from: Endpoint,
+        (theirs, remote): ([u8; 32], LinkIndex),
+        mut handshake: Handshake,
+    ) {
+        if let Some(attempt) = self.attempts.get_mut(&from)
+            && let Stage::Initiated { ephemeral, local, sent, .. } = &attempt.stage
+        {
+            // Both began at once: the lower ephemeral key goes on. Ours may also have been lost, so it is not given up
+            // for good, and only for a while is it a reason not to answer.
+            if *ephemeral < theirs && now.since(*sent) < SIMULTANEOUS {
+                return;
+            }
+            self.indexes.remove(&local.0);
+            (attempt.stage, attempt.next) = (Stage::Waiting, now + host.random.jitter(RETRY_MIN * 2));
+        }
+        // An initiator that begins anew has forgotten what it began before.
+        let before = self.responders.iter().find(|(_, responder)| responder.from == from).map(|(local, _)| *local);
+        let oldest = || self.responders.iter().min_by_key(|(_, responder)| responder.sent).map(|(local, _)| *local);
+        let crowded = self.responders.len() >= RESPONDERS_MAX;
+        if let Some(local) = before.or_else(|| if crowded { oldest() } else { None }) {
+            self.drop_responder(local);
+        }
+        let local = self.draw_index(host);
+        let payload = [&local.0.to_be_bytes()[..], &self.hello(host)].concat();
+        let Ok(datagram) = handshake.write(&Response::head(remote), &payload) else {
+            host.stats.handshake += 1;
+            return;
+        };
+        self.indexes.insert(local.0, Owner::Responder);
+        self.responders.insert(local.0, Responder { from, handshake, remote, sent: now, forgeries: 0 });
+        host.send(Target::Endpoint(from), datagram);
+    }
+
+    pub(super) fn drop_responder(&mut self, local: u32) {
+        self.responders.remove(&local);
+        self.indexes.remove(&local);
+    }
+
+    /// What we say of ourselves.
+    fn hello(&self, host: &Host) -> Vec<u8> {
+        let hello = Hello {
+            planes: Hello::USERSPACE,
+            ciphers: Hello::CHACHA20_POLY1305,
+            run: self.run,
+            name: &host.name,
+            certificate: &self.town.certificate,
+        };
+        let mut out = vec![0; hello.encoded_len()];
+        // A certificate too long to send makes an empty hello, which nobody takes.
+        let len = hello.write(&mut out).unwrap_or(0);
+        out.truncate(len);
+        out
+    }
+
+    /// Message 2, the answer to ours.
+    pub(super) fn handle_response(&mut self, host: &mut Host, now: Instant, from: Endpoint, datagram: &[u8]) {
+        let Ok(response) = Response::parse(datagram) else {
+            host.stats.malformed += 1;
+            return;
+        };
+        let Some(&Owner::Attempt(to)) = self.indexes.get(&response.receiver().0) else {
+            host.stats.unknown_index += 1;
+            return;
+        };
+        let hello = self.hello(host);
+        let Some(Attempt { stage: Stage::Initiated { handshake, forgeries, sent, local, .. }, .. }) =
+            self.attempts.get_mut(&to)
+        else {
+            host.stats.unknown_index += 1;
+            return;
+        };
+        if from.iface != to.iface || *forgeries >= FORGERIES_MAX {
+            host.stats.handshake += 1;
+            return;
+        }
+        let Ok(payload) = handshake.read(response.noise()) else {
+            *forgeries += 1;
+            host.stats.handshake += 1;
+            return;
+        };
+        let (local, rtt) = (*local, now.since(*sent));
+        let Ok((remote, theirs)) = Response::split_payload(&payload) else {
+            host.stats.malformed += 1;
+            return;
+        };
+        let finish = handshake.write(&Finish::head(remote), &hello);
+        let Some(Attempt { stage: Stage::Initiated { handshake, .. }, .. }) = self.drop_attempt(to) else { return };
+        let Some((peer, run)) = self.identify(host, &handshake, theirs) else { return };
+        let Ok(finish) = finish else { return };
+        let Some((session, keys)) = establish(handshake, now, local, remote, true) else { return };
+        let arrival = Arrival { peer, run, endpoint: from, sought: to, session, keys, rtt, finish: None };
+        if let Some(link) = self.renewed_by(&arrival) {
+            host.tell(Event::LinkKeysOffered { link, keys: arrival.keys.clone() });
+        }
+        let attempt = Attempt {
+            nonce: None,
+            tries: 0,
+            cookies: 0,
+            next: now,
+            stage: Stage::Finishing { datagram: finish, arrival },
+        };
+        self.indexes.insert(local.0, Owner::Attempt(to));
+        self.attempts.insert(to, attempt);
+        self.run_attempt(host, now, to);
+    }
+
+    /// The neighbour's first frame shows that it has the session: the link is there.
+    pub(super) fn confirm(&mut self, host: &mut Host, now: Instant, to: Endpoint) {
+        if let Some(Attempt { stage: Stage::Finishing { arrival, .. }, .. }) = self.drop_attempt(to) {
+            self.arrive(host, now, arrival);
+        }
+    }
+
+    /// Message 3, the last of a handshake that a neighbour began.
+    pub(super) fn handle_finish(&mut self, host: &mut Host, now: Instant, from: Endpoint, datagram: &[u8]) {
+        let Ok(finish) = Finish::parse(datagram) else {
+            host.stats.malformed += 1;
+            return;
+        };
+        let local = finish.receiver();
+        if let Some(&Owner::Link(link)) = self.indexes.get(&local.0) {
+            self.finish_again(host, now, link, local, datagram);
+            return;
+        }
+        let Some(responder) = self.responders.get_mut(&local.0) else {
+            host.stats.unknown_index += 1;
+            return;
+        };
+        if from.iface != responder.from.iface || responder.forgeries >= FORGERIES_MAX {
+            host.stats.handshake += 1;
+            return;
+        }
+        let Ok(payload) = responder.handshake.read(finish.noise()) else {
+            responder.forgeries += 1;
+            host.stats.handshake += 1;
+            return;
+        };
+        let Some(Responder { from: sought, handshake, remote, sent, .. }) = self.responders.remove(&local.0) else {
+            return;
+        };
+        self.indexes.remove(&local.0);
+        let Some((peer, run)) = self.identify(host, &handshake, &payload) else { return };
+        let Some((session, keys)) = establish(handshake, now, local, remote, false) else { return };
+        let (rtt, finish) = (now.since(sent), Some(finish_mark(datagram)));
+        self.arrive(host, now, Arrival { peer, run, endpoint: from, sought, session, keys, rtt, finish });
+    }
+
+    /// Who the other end of a handshake is, if it may be our neighbour.
+    fn identify(&self, host: &mut Host, handshake: &Handshake, payload: &[u8]) -> Option<(PeerInfo, [u8; 8])> {
+        let hello = Hello::parse(payload).ok();
+        let verified = hello.and_then(|hello| {
+            let common = hello.planes & Hello::USERSPACE != 0 && hello.ciphers & Hello::CHACHA20_POLY1305 != 0;
+            let verified = certificate::verify(hello.certificate, &self.town.id, &handshake.remote_static()?).ok()?;
+            common.then_some((hello, verified.id))
+        });
+        let Some((hello, id)) = verified else {
+            host.stats.certificate += 1;
+            return None;
+        };
+        if id == host.identity.id() {
+            host.stats.own += 1;
+            return None;
+        }
+        debug_assert!(hello.name.len() <= NAME_MAX);
+        Some((PeerInfo { id, name: String::from(hello.name) }, hello.run))
+    }
+}
+
+fn establish(
+    handshake: Handshake,
+    now: Instant,
+    local: LinkIndex,
+    remote: LinkIndex,
+    initiator: bool,
+) -> Option<(Session, DataKeys)> {
+    debug_assert_eq!(handshake.phase(), Phase::Finished);
+    let Established { transport, keys } = handshake.establish(local, remote).ok()?;
+    Some((Session::new(transport, (local, remote), now, initiator), keys))
+}

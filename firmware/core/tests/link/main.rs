@@ -1,0 +1,9 @@
+//! Links between two or three nodes in virtual time: how they open, renew, move, and notice that they are dead; and
+//! that nothing a stranger sends has any effect.
+#![allow(missing_docs)]
+
+mod hostile;
+mod liveness;
+mod net;
+mod opening;
+mod renewal;
