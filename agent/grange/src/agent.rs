@@ -8,7 +8,7 @@ use std::{
 
 use grange_core::Identity;
 use grange_hw::Machine;
-use grange_mesh::{Mesh, MeshConfig, Role, StartError};
+use grange_mesh::{Mesh, MeshConfig, Role, StartError, TraceError};
 use grange_uplink::{Gateway, GatewayConfig, GatewayStatus};
 use grange_wire::node_address;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -264,8 +264,13 @@ impl Agent {
 
     async fn trace(&self, destination: &str) -> Result<report::Trace, String> {
         let destination = self.resolve(destination).await?;
-        let mut trace = self.mesh.trace(destination).await.map_err(|error| error.to_string())?;
         let mut report = report::Trace { destination, reached: false, hops: Vec::new() };
+        let mut trace = match self.mesh.trace(destination).await {
+            Ok(trace) => trace,
+            // An answer like any other: the way ends here.
+            Err(TraceError::Unreachable) => return Ok(report),
+            Err(error) => return Err(error.to_string()),
+        };
         while let Some(hop) = trace.next().await {
             if report.hops.len() < MAX_HOPS {
                 report.hops.push((&hop).into());
@@ -300,12 +305,15 @@ fn stopping(signal: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A message that knows the configuration, where the mesh's own cannot.
+/// A message that knows where the setting came from, which the mesh's own does not.
 fn started_not(error: &StartError, config: &Config) -> Option<Failure> {
-    let origin = match error {
-        StartError::PortOccupied { .. } => &config.mesh_port.origin,
-        StartError::TunTaken { .. } | StartError::TunName { .. } => &config.mesh_tun.origin,
+    let (key, origin) = match error {
+        StartError::PortOccupied { .. } => ("mesh.port", &config.mesh_port.origin),
+        StartError::TunTaken { .. } | StartError::TunName { .. } => ("mesh.tun", &config.mesh_tun.origin),
         _ => return None,
     };
-    Some(Failure::new(Code::Network, format!("the mesh could not be started: {error} (it is set by: {origin}).")))
+    Some(Failure::new(
+        Code::Network,
+        format!("the mesh could not be started: {error}. The present value of {key} comes from: {origin}."),
+    ))
 }

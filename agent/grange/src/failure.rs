@@ -50,7 +50,8 @@ impl Failure {
         let mut code = Code::Disk;
         let todo = match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                let dir = path.parent().unwrap_or(path).display();
+                // What was just made may be gone again; `df` wants something that exists.
+                let dir = path.ancestors().skip(1).find(|dir| dir.exists()).unwrap_or(path).display();
                 return Self::new(
                     Code::Disk,
                     format!(

@@ -72,7 +72,7 @@ impl Lock {
         Failure::new(
             Code::AlreadyRunning,
             format!(
-                "{who} runs already with the runtime directory {dir}. See what it does with `grange status`, or stop it first. A second agent on \
+                "{who} is running already with the runtime directory {dir}. See what it does with `grange status`, or stop it first. A second agent on \
                  this machine needs directories, a port and a TUN name of its own."
             ),
         )

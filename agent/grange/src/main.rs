@@ -93,6 +93,13 @@ fn configuration(global: &Global, places: &Places) -> Result<Config, Failure> {
     };
     let environment = |name: &str| std::env::var(name).ok();
     let overrides = Overrides { environment: &environment, flags: &global.set };
-    config::read(text.as_deref().map(|text| (path.as_path(), text)), &overrides)
-        .map_err(|problems| Failure::new(Code::Config, problems.to_string()))
+    config::read(text.as_deref().map(|text| (path.as_path(), text)), &overrides).map_err(|problems| {
+        Failure::new(
+            Code::Config,
+            format!(
+                "the configuration is not right, so nothing was started or changed:\n{problems}\n\
+                     Correct it and try again; `grange config --example` shows every setting and what it takes."
+            ),
+        )
+    })
 }

@@ -264,7 +264,11 @@ fn a_wrong_configuration_stops_before_anything_is_made() {
     let file = file.to_str().unwrap();
     for command in ["run", "config"] {
         let said = node.grange(&["--config", file, command]);
-        let expected = format!("grange: {file}:2: uplink.share: expected true or false, found \"yes\"\n");
+        let expected = format!(
+            "grange: the configuration is not right, so nothing was started or changed:\n\
+             {file}:2: uplink.share: expected true or false, found \"yes\"\n\
+             Correct it and try again; `grange config --example` shows every setting and what it takes.\n"
+        );
         assert_eq!((said.code, said.err), (3, expected));
     }
     assert_paragraph(&node.grange(&["--config", "/nowhere/grange.toml", "run"]), 3, &["/nowhere/grange.toml"]);

@@ -1,8 +1,9 @@
 //! How fast the user-space plane is on this machine.
 //!
-//! `plane_speed [NODES] [SECONDS] [iperf3 arguments]`, as root: makes a chain of network namespaces joined by veth
+//! `plane_speed [NODES] [SECONDS] [RATE|-] [iperf3 arguments]`, as root: makes a chain of network namespaces joined by veth
 //! pairs, runs a plane with fixed keys in each, and sends TCP from the first to the last by `iperf3`. Prints Mbit/s, and
-//! CPU seconds of each plane per gigabyte. Nothing is left behind.
+//! CPU seconds of each plane per gigabyte, and round-trip times idle and under load. With a RATE (`100mbit`) the first
+//! hop is that slow (`tc tbf`, a queue of 50 ms). Nothing is left behind.
 
 #![allow(clippy::print_stdout, reason = "a tool for the terminal")]
 #![allow(clippy::unwrap_used, reason = "a tool for developers: it may end with a backtrace")]
@@ -35,7 +36,11 @@ fn main() {
     }
     let nodes = number(0, 2).clamp(2, 9);
     let town = Town::build(nodes);
-    town.measure(number(1, 5), arguments.get(2..).unwrap_or_default());
+    let rate = arguments.get(2).map(String::as_str).filter(|rate| *rate != "-");
+    if let Some(rate) = rate {
+        town.slow_down(rate);
+    }
+    town.measure(number(1, 5), arguments.get(3..).unwrap_or_default());
 }
 
 /// One node of the chain: runs until its standard input ends.
@@ -46,9 +51,7 @@ fn node(me: usize, nodes: usize) {
     let mut plane = Userspace::start(UserspaceConfig { device: tun, underlay, control }).unwrap();
     let v6 = |node: usize| format!("fd00:0:0:{node}::1").parse().unwrap();
     let v4 = |node: usize| Ipv4Addr::new(100, 64, 0, u8::try_from(node + 1).unwrap());
-    plane
-        .set_local(&Local { address_v6: Some(v6(me)), address_v4: Some(v4(me)), ..Local::default() })
-        .unwrap();
+    plane.set_local(&Local { address_v6: Some(v6(me)), address_v4: Some(v4(me)), ..Local::default() }).unwrap();
     let mut link = |left: usize, other: usize, last: u8| {
         let id = LinkId(u32::try_from(left).unwrap());
         let seed = u8::try_from(left * 2).unwrap();
@@ -128,14 +131,14 @@ impl Town {
         town
     }
 
+    fn slow_down(&self, rate: &str) {
+        let name = &self.names[0];
+        let tbf = ["root", "tbf", "rate", rate, "burst", "64kb", "latency", "50ms"];
+        run(&[&["ip", "netns", "exec", name, "tc", "qdisc", "add", "dev", "right"], &tbf[..]].concat());
+    }
+
     fn measure(&self, seconds: usize, more: &[String]) {
         let (first, last) = (&self.names[0], &self.names[self.names.len() - 1]);
-        let mut server = Command::new("ip")
-            .args(["netns", "exec", last, "iperf3", "-s"])
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        sleep(Duration::from_millis(500));
         let ping = |address: &str, length: &str| {
             let output = Command::new("ip")
                 .args(["netns", "exec", first, "ping", "-q", "-i", "0.01", "-c", "100", "-s", length, address])
@@ -149,23 +152,36 @@ impl Town {
         ping(&end_v6, "56");
         ping(&end_v4, "1300");
         for address in [&end_v6, &end_v4] {
+            // One each: a server that still ends its last test refuses the next.
+            let mut server =
+                Command::new("ip").args(["netns", "exec", last, "iperf3", "-s"]).stdout(Stdio::null()).spawn().unwrap();
+            sleep(Duration::from_millis(500));
             let before = self.cpu();
+            let pings = Command::new("ip")
+                .args(["netns", "exec", first, "ping", "-q", "-i", "0.02", "-w", &seconds.to_string(), address])
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
             let output = Command::new("ip")
                 .args(["netns", "exec", first, "iperf3", "-J", "-t", &seconds.to_string(), "-c", address])
                 .args(more)
                 .output()
                 .unwrap();
             let after = self.cpu();
+            let pings = pings.wait_with_output().unwrap();
+            println!("  under load: {}", String::from_utf8_lossy(&pings.stdout).lines().last().unwrap_or_default());
             let report = String::from_utf8_lossy(&output.stdout).into_owned();
             let sum = report.split("\"sum_received\"").nth(1).or_else(|| report.split("\"sum\":").last()).unwrap_or("");
             let field = |text: &str, name: &str| -> f64 {
                 let rest = text.split(&format!("\"{name}\":")).nth(1).unwrap_or("0");
                 rest.trim_start().split([',', '\n', '}']).next().unwrap().trim().parse().unwrap_or(0.0)
             };
+            if let Some(error) = report.split("\"error\":").nth(1) {
+                println!("iperf3: {}", error.trim());
+            }
             let retransmits = field(report.split("\"sum_sent\"").nth(1).unwrap_or(""), "retransmits");
             let gigabytes = field(sum, "bytes") / 1e9;
-            let each: Vec<_> =
-                before.iter().zip(&after).map(|(b, a)| format!("{:.2}", (a - b) / gigabytes)).collect();
+            let each: Vec<_> = before.iter().zip(&after).map(|(b, a)| format!("{:.2}", (a - b) / gigabytes)).collect();
             let all: f64 = before.iter().zip(&after).map(|(b, a)| a - b).sum();
             println!(
                 "{address}: {:.0} Mbit/s, {:.2} CPU s/GB (each: {}), {retransmits} retransmits",
@@ -173,9 +189,9 @@ impl Town {
                 all / gigabytes,
                 each.join(" "),
             );
+            let _ = server.kill();
+            let _ = server.wait();
         }
-        let _ = server.kill();
-        let _ = server.wait();
     }
 
     /// CPU seconds that each plane used so far.

@@ -57,8 +57,8 @@ pub struct InterfaceChoice {
     pub why: String,
 }
 
-/// Chooses what an interface is used for. Asked when an interface appears, is renamed, joins or leaves a bridge, and when it gains or
-/// loses a default route. Must be quick: the driver waits for it.
+/// Chooses what an interface is used for. Asked when an interface appears, is renamed, joins or leaves a bridge, and
+/// when it gains or loses a default route. Must be quick: the driver waits for it.
 pub type Selector = Box<dyn Fn(&InterfaceFacts) -> InterfaceChoice + Send>;
 
 /// The selector that chooses nothing.
@@ -77,7 +77,11 @@ pub struct StaticPeer {
 
 impl fmt::Display for StaticPeer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') { write!(f, "[{}]:{}", self.host, self.port) } else { write!(f, "{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
     }
 }
 
@@ -153,8 +157,8 @@ pub const DEFAULT_TUN: &str = "grange0";
 pub const MAX_STATIC_PEERS: usize = 64;
 
 impl MeshConfig {
-    /// A configuration with the defaults: no town, any gateway, port 7264, no static peers, mDNS on, device `grange0`, mark and
-    /// table 7264, runtime directory `/run/grange`.
+    /// A configuration with the defaults: no town, any gateway, port 7264, no static peers, mDNS on, device `grange0`,
+    /// mark and table 7264, runtime directory `/run/grange`.
     #[must_use]
     pub fn new(seed: [u8; 32], name: String, interfaces: Selector) -> Self {
         Self {

@@ -7,9 +7,7 @@ use std::{
     time::Duration,
 };
 
-use grange_core::{
-    DownReason, Endpoint, Event, IfaceId, LinkId, LinkTraffic, Node, PeerInfo, Target, Town,
-};
+use grange_core::{DownReason, Endpoint, Event, IfaceId, LinkId, LinkTraffic, Node, PeerInfo, Target, Town};
 use grange_wire::{NodeId, Prefix};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -225,7 +223,7 @@ impl Driver {
                             .leave_beacons(iface)
                             .and_then(|()| self.parts.underlay.join_beacons(iface));
                         if let Err(error) = joined {
-                            tracing::warn!(interface = name, %error, "neighbours' beacons cannot be received on this interface");
+                            tracing::warn!(interface = name, %error, "no beacons can be received on this interface");
                         }
                     }
                     tracing::debug!(interface = name, up = state.up, mtu = state.mtu, "interface");
@@ -330,14 +328,17 @@ impl Driver {
                 if let Err(error) = self.parts.plane.add_link(link, LinkSpec { endpoint, keys, mtu }) {
                     tracing::warn!(peer = peer.name, %error, "a link carries no packets");
                 }
-                tracing::info!(peer = peer.name, id = %peer.id, address = %endpoint.addr, interface = self.interface(endpoint), "link up");
+                let interface = self.interface(endpoint);
+                tracing::info!(peer = peer.name, id = %peer.id, address = %endpoint.addr, interface, "link up");
                 let entry = Link { peer: peer.clone(), endpoint, mtu, traffic: LinkTraffic::default() };
                 self.links.insert(link, entry);
                 self.links_changed();
                 let _ = self.parts.events.send(MeshEvent::LinkUp { link, peer });
             }
             Event::LinkKeysOffered { link, keys } => {
-                tracing::trace!(link = link.0, ?keys, "keys offered");
+                if let Err(error) = self.parts.plane.offer_keys(link, keys) {
+                    tracing::debug!(link = link.0, %error, "offered keys not taken");
+                }
             }
             Event::LinkRekeyed { link, keys } => {
                 if let Err(error) = self.parts.plane.rekey(link, keys) {
@@ -368,7 +369,8 @@ impl Driver {
                     tracing::debug!(%error, "link down");
                 }
                 if let Some(entry) = self.links.remove(&link) {
-                    tracing::info!(peer = entry.peer.name, id = %entry.peer.id, reason = reason_text(reason), "link down");
+                    let text = reason_text(reason);
+                    tracing::info!(peer = entry.peer.name, id = %entry.peer.id, reason = text, "link down");
                     let _ = self.parts.events.send(MeshEvent::LinkDown { link, peer: entry.peer, reason });
                 }
                 self.links_changed();

@@ -7,14 +7,14 @@ use std::{io, path::PathBuf};
 pub enum StartError {
     /// `/dev/net/tun` is missing.
     #[error(
-        "there is no /dev/net/tun, through which Grange hands packets to the kernel. Load the driver with `modprobe tun` (OpenWrt: \
-         install kmod-tun); in a container, pass the device in"
+        "there is no /dev/net/tun, through which Grange hands packets to the kernel. Load the driver with `modprobe \
+         tun` (OpenWrt: install kmod-tun); in a container, pass the device in"
     )]
     NoTun,
     /// The process may not change the network.
     #[error(
-        "no right to change the network: {action} was refused. Run grange as root, or give it the capabilities CAP_NET_ADMIN and \
-         CAP_NET_RAW (systemd: AmbientCapabilities=)"
+        "no right to change the network: {action} was refused. Run grange as root, or give it the capabilities \
+         CAP_NET_ADMIN and CAP_NET_RAW (systemd: AmbientCapabilities=)"
     )]
     NoRights {
         /// What was tried.
@@ -22,8 +22,8 @@ pub enum StartError {
     },
     /// Another process has the UDP port.
     #[error(
-        "UDP port {port} is occupied by another process: perhaps another grange runs (see `ss -ulpn sport = {port}`). Stop it, or set \
-         another `port` under [mesh] in grange.toml"
+        "UDP port {port} is occupied by another process: perhaps another grange runs (see `ss -ulpn sport = \
+         {port}`). Stop it, or set another `port` under [mesh] in grange.toml"
     )]
     PortOccupied {
         /// The port.
@@ -31,23 +31,26 @@ pub enum StartError {
     },
     /// An interface with the TUN device's name exists.
     #[error(
-        "an interface named {name} exists already: perhaps another grange runs. Stop it, remove the interface with `ip link del {name}`, \
-         or set another name as `tun` under [mesh] in grange.toml"
+        "an interface named {name} exists already: perhaps another grange runs. Stop it, remove the interface with \
+         `ip link del {name}`, or set another name as `tun` under [mesh] in grange.toml"
     )]
     TunTaken {
         /// The name.
         name: String,
     },
     /// The TUN device's name is none that the kernel takes.
-    #[error("`{name}` cannot be the name of an interface: `tun` under [mesh] in grange.toml needs 1 to 15 letters, digits, `-`, `_` or `.`")]
+    #[error(
+        "`{name}` cannot be the name of an interface: `tun` under [mesh] in grange.toml needs 1 to 15 letters, \
+         digits, `-`, `_` or `.`"
+    )]
     TunName {
         /// The name.
         name: String,
     },
     /// The kernel has no IPv6.
     #[error(
-        "the kernel has no IPv6, which links and addresses need. Start it without `ipv6.disable=1` (OpenWrt: install kmod-ipv6) and see \
-         that net.ipv6.conf.all.disable_ipv6 is 0"
+        "the kernel has no IPv6, which links and addresses need. Start it without `ipv6.disable=1` (OpenWrt: install \
+         kmod-ipv6) and see that net.ipv6.conf.all.disable_ipv6 is 0"
     )]
     NoIpv6,
     /// The TUN device could not be made or set up.
@@ -76,8 +79,8 @@ pub enum StartError {
     },
     /// The record of changes could not be written, so nothing was changed.
     #[error(
-        "{} could not be written ({source}), so Grange would not know what to undo and changed nothing. See that the directory can be made \
-         and has room, or name another with --runtime-dir",
+        "{} could not be written ({source}), so Grange would not know what to undo and changed nothing. See that the \
+         directory can be made and has room, or name another with --runtime-dir",
         path.display()
     )]
     Undo {

@@ -1,6 +1,6 @@
 //! What each interface is used for, and what the node is to know of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use grange_core::IfaceState;
 
@@ -20,7 +20,8 @@ pub(crate) struct Change {
     pub index: u32,
     /// For the node; none: it is gone or not used for links any more.
     pub state: Option<IfaceState>,
-    /// It has become usable: the beacon group is to be joined (anew: the kernel forgets memberships of interfaces that lose IPv6).
+    /// It has become usable: the beacon group is to be joined (anew: the kernel forgets memberships of interfaces that
+    /// lose IPv6).
     pub join: bool,
 }
 
@@ -102,16 +103,19 @@ impl Table {
 
     /// What has to be forwarded for hosts of the LAN and, if `shared`, for the town; none if neither is there.
     pub(crate) fn forwarding(&self, tun: &str, shared: bool) -> Option<Forwarding> {
-        let names = |role| self.of_role(role).map(|(_, report)| report.name.clone());
-        let mut from: std::collections::BTreeSet<String> = names(Role::Lan).collect();
+        let mut from: BTreeSet<String> = self.of_role(Role::Lan).map(|(_, report)| report.name.clone()).collect();
         if from.is_empty() && !shared {
             return None;
         }
+        // The configuration may give an interface with a default route another role; it leads to a provider all the same.
+        let routed = self.reports.values().filter(|report| report.default_v4 || report.default_v6);
+        let uplinks = self.of_role(Role::Uplink).map(|(_, report)| report).chain(routed);
+        let hear: BTreeSet<String> = uplinks.map(|report| report.name.clone()).collect();
         from.insert(tun.into());
         if shared {
-            from.extend(names(Role::Uplink));
+            from.extend(hear.iter().cloned());
         }
-        Some(Forwarding { from, hear: names(Role::Uplink).collect() })
+        Some(Forwarding { from, hear })
     }
 
     /// Interfaces with a cable on which links may form and neighbours may be looked for by mDNS.
@@ -121,7 +125,10 @@ impl Table {
                 && known.choice.links
                 && known.choice.kind == grange_core::IfaceKind::Wired
         });
-        chosen.filter_map(|(index, _)| self.reports.get(index)).filter(|report| report.up).map(|report| report.name.as_str())
+        chosen
+            .filter_map(|(index, _)| self.reports.get(index))
+            .filter(|report| report.up)
+            .map(|report| report.name.as_str())
     }
 
     /// For display, by name.

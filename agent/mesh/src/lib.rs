@@ -1,7 +1,7 @@
 //! Drives [`grange_core::Node`] with sockets, a TUN device and kernel routes.
 //!
-//! [`Mesh`] is the whole: [`Mesh::start`] on a Tokio runtime, [`Mesh::snapshot`] to look at it, [`Mesh::shutdown`] to take away
-//! all that it added. `docs/kernel.md` lists what that is.
+//! [`Mesh`] is the whole: [`Mesh::start`] on a Tokio runtime, [`Mesh::snapshot`] to look at it, [`Mesh::shutdown`] to
+//! take away all that it added. `docs/kernel.md` lists what that is.
 
 mod clock;
 mod config;
@@ -15,11 +15,14 @@ mod packet;
 mod peers;
 pub mod plane;
 mod snapshot;
+#[cfg(test)]
+mod tests;
 mod trace;
 pub mod underlay;
 
 pub use config::{
-    DEFAULT_MARK, DEFAULT_TUN, InterfaceChoice, InterfaceFacts, MAX_STATIC_PEERS, MeshConfig, ParsePeerError, Role, Selector, StaticPeer,
+    DEFAULT_MARK, DEFAULT_TUN, InterfaceChoice, InterfaceFacts, MAX_STATIC_PEERS, MeshConfig, ParsePeerError, Role,
+    Selector, StaticPeer,
 };
 pub use error::{StartError, Stopped, TraceError};
 pub use mesh::Mesh;

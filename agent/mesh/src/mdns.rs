@@ -1,7 +1,7 @@
 //! Peers on the same cable by multicast DNS (RFC 6762, RFC 6763).
 //!
-//! Beacons find the same peers; mDNS helps where a switch passes only multicast that it knows. The instance has a random
-//! name, so that it says that a mesh is there and not who. Errors are never fatal.
+//! Beacons find the same peers; mDNS helps where a switch passes only multicast that it knows. The instance has a
+//! random name, so that it says that a mesh is there and not who. Errors are never fatal.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -27,8 +27,8 @@ pub(crate) struct Mdns {
 }
 
 impl Mdns {
-    /// Starts on no interface. Endpoints that are found go to `found`; what does not fit is dropped and comes again. None, with a
-    /// line in the log, if it cannot be started.
+    /// Starts on no interface. Endpoints that are found go to `found`; what does not fit is dropped and comes again.
+    /// None, with a line in the log, if it cannot be started.
     pub(crate) fn start(port: u16, found: mpsc::Sender<Endpoint>) -> Option<Self> {
         match Self::try_start(port, found) {
             Ok(mdns) => Some(mdns),
@@ -45,7 +45,8 @@ impl Mdns {
         let name = format!("{:016x}", u64::from_be_bytes(random));
         let daemon = ServiceDaemon::new()?;
         daemon.disable_interface(IfKind::All)?;
-        let mut service = ServiceInfo::new(SERVICE, &name, &format!("{name}.local."), (), port, None)?.enable_addr_auto();
+        let mut service =
+            ServiceInfo::new(SERVICE, &name, &format!("{name}.local."), (), port, None)?.enable_addr_auto();
         service.set_link_local_only(true);
         let full_name = service.get_fullname().to_owned();
         daemon.register(service)?;
@@ -103,10 +104,9 @@ impl Mdns {
 fn endpoints(service: &ResolvedService) -> Vec<Endpoint> {
     let port = service.get_port();
     let addresses = service.get_addresses().iter().filter_map(|address| match address {
-        ScopedIp::V6(v6) if v6.addr().is_unicast_link_local() && v6.scope_id().index != 0 => Some(Endpoint {
-            iface: IfaceId(v6.scope_id().index),
-            addr: SocketAddr::new((*v6.addr()).into(), port),
-        }),
+        ScopedIp::V6(v6) if v6.addr().is_unicast_link_local() && v6.scope_id().index != 0 => {
+            Some(Endpoint { iface: IfaceId(v6.scope_id().index), addr: SocketAddr::new((*v6.addr()).into(), port) })
+        }
         _ => None,
     });
     if port == 0 { Vec::new() } else { addresses.take(MAX_ENDPOINTS).collect() }

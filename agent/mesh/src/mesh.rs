@@ -17,7 +17,7 @@ use crate::{
     driver::{Command, Driver, Inputs, Parts},
     error::{StartError, Stopped, TraceError},
     interfaces::Table,
-    kernel::{Kernel, Setup, monitor, netlink::Netlink, sysctl::Sysctls},
+    kernel::{GRACE, Kernel, Setup, monitor, netlink::Netlink, sysctl::Sysctls},
     mdns::Mdns,
     peers,
     plane::{self, MTU_OVER_ETHERNET, OpenTunError, Tun, TunConfig, Userspace, UserspaceConfig},
@@ -40,8 +40,8 @@ const EVENTS: usize = 256;
 
 /// A running mesh: one task that owns the node, a plane that moves packets, and what both added to the kernel.
 ///
-/// Clones are handles to the same mesh; each call is a message to the task. When all handles are dropped the mesh shuts itself down, but
-/// nobody can wait for that: call [`Mesh::shutdown`].
+/// Clones are handles to the same mesh; each call is a message to the task. When all handles are dropped the mesh shuts
+/// itself down, but nobody can wait for that: call [`Mesh::shutdown`].
 #[derive(Clone, Debug)]
 pub struct Mesh {
     id: NodeId,
@@ -51,8 +51,8 @@ pub struct Mesh {
 }
 
 impl Mesh {
-    /// Opens the socket and the TUN device, adds rules and addresses, and starts the node. Must be called on a Tokio runtime with I/O and
-    /// time.
+    /// Opens the socket and the TUN device, adds rules and addresses, and starts the node. Must be called on a Tokio
+    /// runtime with I/O and time.
     ///
     /// # Errors
     /// [`StartError`]; nothing is left behind then.
@@ -84,6 +84,7 @@ impl Mesh {
             mark: config.fwmark,
             table: config.table,
             runtime_dir: config.runtime_dir.clone(),
+            grace: GRACE,
         };
         let kernel = Kernel::start(netlink, Sysctls::default(), setup).await?;
 
@@ -169,7 +170,8 @@ impl Mesh {
         self.ask(|done| Command::SetTown(Box::new(town), done)).await
     }
 
-    /// What to announce beside the own prefixes: the default routes of a gateway. While there is any, forwarding is on. At most 32.
+    /// What to announce beside the own prefixes: the default routes of a gateway. While there is any, forwarding is on.
+    /// At most 32.
     ///
     /// # Errors
     /// [`Stopped`].
@@ -194,13 +196,14 @@ impl Mesh {
         self.events.subscribe()
     }
 
-    /// Completes when the mesh has stopped: by [`Mesh::shutdown`] of any handle, or by itself because its socket or device is gone, which is
-    /// in the log then.
+    /// Completes when the mesh has stopped: by [`Mesh::shutdown`] of any handle, or by itself because its socket or
+    /// device is gone, which is in the log then.
     pub async fn stopped(&self) {
         self.commands.closed().await;
     }
 
-    /// Says goodbye to the neighbours and removes everything that was added: routes, rules, addresses, the device; restores settings.
+    /// Says goodbye to the neighbours and removes everything that was added: routes, rules, addresses, the device;
+    /// restores settings.
     pub async fn shutdown(self) {
         let _ = self.ask(Command::Shutdown).await;
     }

@@ -69,7 +69,10 @@ impl Peers {
 
     /// When something is due next.
     fn next(&self) -> Option<Instant> {
-        self.peers.iter().map(|peer| if peer.addresses.len() > 1 { peer.resolve.min(peer.turn) } else { peer.resolve }).min()
+        self.peers
+            .iter()
+            .map(|peer| if peer.addresses.len() > 1 { peer.resolve.min(peer.turn) } else { peer.resolve })
+            .min()
     }
 
     fn handle_resolved(&mut self, now: Instant, index: usize, result: io::Result<Vec<SocketAddr>>) {
@@ -118,9 +121,12 @@ impl Peers {
     }
 }
 
-/// Starts resolving; each change of the peers' endpoints is sent. `linked` are the addresses that links are up with. Ends when the receiver is
-/// dropped.
-pub(crate) fn spawn(peers: Vec<StaticPeer>, linked: watch::Receiver<BTreeSet<SocketAddr>>) -> mpsc::Receiver<Vec<Endpoint>> {
+/// Starts resolving; each change of the peers' endpoints is sent. `linked` are the addresses that links are up with.
+/// Ends when the receiver is dropped.
+pub(crate) fn spawn(
+    peers: Vec<StaticPeer>,
+    linked: watch::Receiver<BTreeSet<SocketAddr>>,
+) -> mpsc::Receiver<Vec<Endpoint>> {
     let (sender, receiver) = mpsc::channel(1);
     if peers.is_empty() {
         return receiver;

@@ -71,7 +71,9 @@ pub enum BindError {
         port: u16,
     },
     /// Packets cannot be marked.
-    #[error("cannot mark the mesh's own packets (SO_MARK): CAP_NET_ADMIN is needed, so run as root or grant the capability")]
+    #[error(
+        "cannot mark the mesh's own packets (SO_MARK): CAP_NET_ADMIN is needed, so run as root or grant the capability"
+    )]
     Mark(#[source] io::Error),
     /// The kernel has no IPv6 or it is disabled.
     #[error("the kernel has no IPv6: links need it even to reach neighbours over IPv4")]
@@ -106,12 +108,13 @@ impl Underlay {
     /// # Errors
     /// [`BindError`].
     pub fn bind(config: &UnderlayConfig) -> Result<Self, BindError> {
-        let socket = Socket::new(Domain::IPV6, Type::DGRAM.cloexec(), Some(Protocol::UDP)).map_err(|error| {
-            match error.raw_os_error() {
-                Some(libc::EAFNOSUPPORT) => BindError::NoIpv6(error),
-                _ => BindError::Socket(error),
-            }
-        })?;
+        let socket =
+            Socket::new(Domain::IPV6, Type::DGRAM.cloexec(), Some(Protocol::UDP)).map_err(|error| {
+                match error.raw_os_error() {
+                    Some(libc::EAFNOSUPPORT) => BindError::NoIpv6(error),
+                    _ => BindError::Socket(error),
+                }
+            })?;
         socket.set_only_v6(false).map_err(BindError::Socket)?;
         if let Some(mark) = config.mark {
             socket.set_mark(mark).map_err(BindError::Mark)?;

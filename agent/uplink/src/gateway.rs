@@ -14,7 +14,8 @@ use crate::{
     ruleset,
 };
 
-/// How often the table is looked for, since a restarted firewall may have flushed it, and how soon a refused one is tried again.
+/// How often the table is looked for, since a restarted firewall may have flushed it, and how soon a refused one is
+/// tried again.
 const CHECK: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(10);
 
@@ -47,14 +48,14 @@ pub struct GatewayStatus {
 pub enum GatewayError {
     /// The program `nft` is missing.
     #[error(
-        "the program `nft`, which translates addresses, is not installed. Install the package nftables (Debian: `apt install \
-         nftables`; OpenWrt: `apk add nftables` or `opkg install nftables`)"
+        "the program `nft`, which translates addresses, is not installed. Install the package nftables (Debian: `apt \
+         install nftables`; OpenWrt: `apk add nftables` or `opkg install nftables`)"
     )]
     NoNft,
     /// `nft` refused the table.
     #[error(
-        "nft refused the table `inet grange`: {0}. See that the kernel has nftables with NAT (OpenWrt: kmod-nft-core and kmod-nft-nat) and \
-         that grange may use it"
+        "nft refused the table `inet grange`: {0}. See that the kernel has nftables with NAT (OpenWrt: kmod-nft-core \
+         and kmod-nft-nat) and that grange may use it"
     )]
     Refused(String),
     /// The mesh has stopped.
@@ -64,7 +65,8 @@ pub enum GatewayError {
 
 /// A gateway or, without sharing, the translation of a member's LAN.
 ///
-/// When it is dropped it withdraws and removes what it added as [`Gateway::shutdown`] does, but nobody can wait for that.
+/// When it is dropped it withdraws and removes what it added as [`Gateway::shutdown`] does, but nobody can wait for
+/// that.
 #[derive(Debug)]
 pub struct Gateway {
     status: watch::Receiver<GatewayStatus>,
@@ -72,22 +74,19 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Removes what an earlier run left, puts the table in place if it is needed, and follows the mesh's interfaces from then on.
+    /// Removes what an earlier run left, puts the table in place if it is needed, and follows the mesh's interfaces
+    /// from then on.
     ///
     /// # Errors
-    /// [`GatewayError`], and nothing is left behind. Without sharing, a missing or refusing nft is only warned of: the mesh works, and only
-    /// IPv4 hosts of the LAN do not reach it.
+    /// [`GatewayError`], and nothing is left behind. Without sharing, a missing or refusing nft is only warned of: the
+    /// mesh works, and only IPv4 hosts of the LAN do not reach it.
     pub async fn start(config: GatewayConfig, mesh: Mesh) -> Result<Self, GatewayError> {
         let nft = match Nft::find() {
             Ok(nft) => Some(nft),
             Err(error) if config.share => return Err(error),
             Err(_) => None,
         };
-        let own = Addresses {
-            v4: mesh.address_v4(),
-            v6: mesh.address(),
-            prefix: grange_wire::lan_prefix(&mesh.id()),
-        };
+        let own = Addresses { v4: mesh.address_v4(), v6: mesh.address(), prefix: grange_wire::lan_prefix(&mesh.id()) };
         let (status, view) = watch::channel(GatewayStatus::default());
         let mut keeper = Keeper { config, own, mesh, nft, status, placed: None, refused: false, flushed: false };
         // Subscribed before the first look, so that nothing is missed in between.
@@ -207,7 +206,8 @@ impl Keeper {
         }
         let announced = |plan: &Option<Plan>| plan.as_ref().map(|plan| plan.announced.clone()).unwrap_or_default();
         let before = announced(&self.placed);
-        // First withdraw what cannot be kept, then translate, then announce: nobody is attracted to a gateway that does not translate.
+        // First withdraw what cannot be kept, then translate, then announce: nobody is attracted to a gateway that does
+        // not translate.
         let kept: Vec<_> = before.iter().filter(|prefix| plan.announced.contains(prefix)).copied().collect();
         if kept != before {
             self.announce(kept.clone()).await?;

@@ -70,7 +70,8 @@ impl Nft {
         &self,
         run: impl FnOnce() -> io::Result<std::process::Output> + Send + 'static,
     ) -> Result<(), GatewayError> {
-        let output = tokio::task::spawn_blocking(run).await.map_err(|error| GatewayError::Refused(error.to_string()))?;
+        let output =
+            tokio::task::spawn_blocking(run).await.map_err(|error| GatewayError::Refused(error.to_string()))?;
         match output {
             Ok(output) if output.status.success() => Ok(()),
             Ok(output) => {

@@ -27,7 +27,8 @@ pub struct Ruleset {
     pub address_v6: std::net::Ipv6Addr,
     /// The node's /64.
     pub prefix: Prefix,
-    /// Whether this machine forwards IPv4 for others than the mesh. If not, what the mesh does not need stays blocked as it was.
+    /// Whether this machine forwards IPv4 for others than the mesh. If not, what the mesh does not need stays blocked
+    /// as it was.
     pub forwards_v4: bool,
     /// Whether this machine forwards IPv6 for others than the mesh.
     pub forwards_v6: bool,
@@ -40,8 +41,8 @@ pub fn removal() -> String {
     format!("table {TABLE}\ndelete table {TABLE}\n")
 }
 
-/// An interface's name as nft reads it: in quotes. The kernel allows quotes and backslashes in names, nft allows neither in a string;
-/// such an interface matches nothing.
+/// An interface's name as nft reads it: in quotes. The kernel allows quotes and backslashes in names, nft allows
+/// neither in a string; such an interface matches nothing.
 fn quoted(name: &str) -> String {
     let plain = name.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'*' | b'$'));
     if plain && (1..16).contains(&name.len()) { format!("\"{name}\"") } else { "\"-\"".into() }
@@ -75,8 +76,8 @@ fn indented(rules: &[String]) -> String {
 }
 
 impl Ruleset {
-    /// Who may forward to whom. Only the mesh's own traffic is decided on: everything else passes to the machine's other tables, unless
-    /// forwarding is on for our sake alone.
+    /// Who may forward to whom. Only the mesh's own traffic is decided on: everything else passes to the machine's
+    /// other tables, unless forwarding is on for our sake alone.
     fn forward(&self) -> Vec<String> {
         let tun = quoted(&self.tun);
         let mut rules = vec!["ct state established,related accept".to_owned()];
@@ -110,8 +111,8 @@ impl Ruleset {
         rules
     }
 
-    /// Whose source address becomes which. Into the mesh: what is not the node's own becomes the node's, since nobody there knows a way back
-    /// to it. Out of the uplink: the provider knows no mesh address.
+    /// Whose source address becomes which. Into the mesh: what is not the node's own becomes the node's, since nobody
+    /// there knows a way back to it. Out of the uplink: the provider knows no mesh address.
     fn postrouting(&self) -> Vec<String> {
         let tun = quoted(&self.tun);
         let mut rules = Vec::new();

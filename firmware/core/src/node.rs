@@ -69,8 +69,9 @@ pub struct LinkInfo {
 
 /// A node: links, neighbours and routes.
 ///
-/// Order of calls: any `handle_*` or `set_*`; then `poll_transmit` and `poll_event` until both give `None`; then
-/// `poll_timeout`, and `handle_timeout` at that moment if nothing else comes before. `now` never goes backwards.
+/// Order of calls: any `handle_*` or `set_*`; then `poll_event` and `poll_transmit` until both give `None`, events first
+/// so that keys are with the plane before the neighbour may use them; then `poll_timeout`, and `handle_timeout` at that
+/// moment if nothing else comes before. `now` never goes backwards.
 ///
 /// What neighbours send is bounded in what it makes the node remember or send; what cannot be taken is counted in
 /// [`stats`](Self::stats) and otherwise changes nothing.
@@ -149,10 +150,9 @@ impl Node {
         let before = self.host.set_iface(now, iface, state);
         if let (Some(before), Some(membership)) = (before, &mut self.membership) {
             match state {
+                Some(state) if state.up && state.kind == before.kind && state.mtu == before.mtu => {}
                 Some(state) if state.up && state.kind == before.kind => {
-                    if state.mtu != before.mtu {
-                        membership.restart_mtu(now, iface, state.mtu);
-                    }
+                    membership.restart_mtu(now, iface, state.mtu);
                 }
                 _ if before.up => membership.close_iface(&mut self.host, now, iface),
                 _ => {}

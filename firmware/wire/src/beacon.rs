@@ -12,19 +12,24 @@ pub struct BeaconFlags {
     pub solicit: bool,
     /// The nonce holds for the address only that this beacon was sent to.
     pub cookie: bool,
+    /// It answers a SOLICIT: the tag covers that one's nonce too, which shows that the answer is no replayed one.
+    pub answer: bool,
 }
 
 impl BeaconFlags {
     const SOLICIT: u16 = 1;
     const COOKIE: u16 = 2;
+    const ANSWER: u16 = 4;
 
     /// Unknown bits are left out: later versions may set them.
     fn from_bits(bits: u16) -> Self {
-        Self { solicit: bits & Self::SOLICIT != 0, cookie: bits & Self::COOKIE != 0 }
+        Self { solicit: bits & Self::SOLICIT != 0, cookie: bits & Self::COOKIE != 0, answer: bits & Self::ANSWER != 0 }
     }
 
     fn bits(self) -> u16 {
-        u16::from(self.solicit) * Self::SOLICIT + u16::from(self.cookie) * Self::COOKIE
+        u16::from(self.solicit) * Self::SOLICIT
+            + u16::from(self.cookie) * Self::COOKIE
+            + u16::from(self.answer) * Self::ANSWER
     }
 }
 
@@ -57,7 +62,7 @@ impl<'a> Beacon<'a> {
         array(self.0, 4)
     }
 
-    /// What the tag covers: the first 20 bytes.
+    /// What the tag covers of these bytes: the first 20.
     #[must_use]
     pub fn tagged(&self) -> &'a [u8] {
         &self.0[..20]
@@ -91,13 +96,13 @@ mod tests {
 
     #[test]
     fn golden() {
-        let flags = BeaconFlags { solicit: true, cookie: true };
+        let flags = BeaconFlags { solicit: true, cookie: true, answer: true };
         let bytes = Beacon::write(flags, &[0xaa; 16], |head| {
             assert_eq!(head.len(), 20);
             [0xbb; 16]
         });
         let mut golden = [0; 36];
-        golden[..4].copy_from_slice(&[1, 1, 0, 3]);
+        golden[..4].copy_from_slice(&[1, 1, 0, 7]);
         golden[4..20].fill(0xaa);
         golden[20..].fill(0xbb);
         assert_eq!(bytes, golden);

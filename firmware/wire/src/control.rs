@@ -29,9 +29,8 @@ impl FrameHeader {
     /// # Errors
     /// Another type, a reserved byte set, or too short for one byte of plaintext.
     pub fn parse(datagram: &[u8]) -> Result<(Self, &[u8]), DatagramError> {
-        let kind = match DatagramKind::of(datagram) {
-            Some(kind @ (DatagramKind::Control | DatagramKind::Data)) => kind,
-            _ => return Err(DatagramError::Type),
+        let Some(kind @ (DatagramKind::Control | DatagramKind::Data)) = DatagramKind::of(datagram) else {
+            return Err(DatagramError::Type);
         };
         if datagram.len() <= FRAME_HEAD + FRAME_TAG {
             return Err(DatagramError::Length);

@@ -171,11 +171,13 @@ impl TownBuilder {
         let laptops = self.build_lans(&nodes)?;
 
         for node in &nodes {
-            wait_until(
-                &format!("the interfaces of {} to have link-local addresses", node.name()),
-                Duration::from_secs(10),
-                || Ok(node.namespace().ip("-6 -o addr show tentative")?.trim().is_empty().then_some(())),
-            )?;
+            let ends = wires.iter().filter_map(|wire| wire.interface(node.name()));
+            let lan = laptops.iter().any(|laptop| laptop.node() == node.name()).then_some(LAN_BRIDGE);
+            for interface in ends.chain(lan) {
+                wait_until("duplicate address detection", Duration::from_secs(10), || {
+                    node.namespace().link_local(interface).map(Some)
+                })?;
+            }
         }
         Ok(Town { nodes, laptops, internet, wires, hub, directory })
     }

@@ -70,15 +70,14 @@ pub struct EchoReport {
 }
 
 impl EchoReport {
-    /// The longest time without an arrival that lies in `[from, to]` or reaches into it from before.
+    /// The longest time without an arrival in `[from, to]`. A stop that began earlier counts from `from`.
     #[must_use]
     pub fn gap(&self, from: Instant, to: Instant) -> Duration {
-        let before = self.arrived.iter().map(|(_, at)| *at).filter(|at| *at < from).max().unwrap_or(from);
         let mut inside: Vec<Instant> =
             self.arrived.iter().map(|(_, at)| *at).filter(|at| *at >= from && *at <= to).collect();
         inside.sort_unstable();
         let mut longest = Duration::ZERO;
-        let mut last = before;
+        let mut last = from;
         for at in inside.into_iter().chain([to]) {
             longest = longest.max(at.saturating_duration_since(last));
             last = at;
@@ -192,16 +191,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_gap_counts_from_the_last_arrival_before_the_cut_to_the_next() {
+    fn a_gap_is_the_longest_time_without_an_arrival() {
         let start = Instant::now();
         let at = |ms: u64| start + Duration::from_millis(ms);
         let report = EchoReport {
             sent: (0..10).map(|n| at(n * 10)).collect(),
             arrived: vec![(0, at(1)), (1, at(11)), (6, at(61)), (7, at(71)), (9, at(91))],
         };
-        assert_eq!(report.gap(at(15), at(95)), Duration::from_millis(50));
-        assert_eq!(report.gap(at(75), at(95)), Duration::from_millis(20));
-        assert_eq!(report.gap(at(95), at(300)), Duration::from_millis(209));
+        assert_eq!(report.gap(at(5), at(95)), Duration::from_millis(50));
+        assert_eq!(report.gap(at(15), at(95)), Duration::from_millis(46));
+        assert_eq!(report.gap(at(95), at(300)), Duration::from_millis(205));
         assert_eq!(report.lost(at(15), at(95)), 5);
     }
 }

@@ -83,21 +83,11 @@ impl Laptop {
         let (router, _) = wait_until(
             &format!("the link-local address of {}'s LAN", self.node),
             std::time::Duration::from_secs(5),
-            || link_local(node.namespace(), LAN_BRIDGE).map(Some),
+            || node.namespace().link_local(LAN_BRIDGE).map(Some),
         )?;
         self.namespace.ip(&format!("addr replace {v6}/64 dev eth0 nodad"))?;
         self.namespace.ip(&format!("-6 route replace default via {router} dev eth0"))?;
         *self.v6.lock().unwrap_or_else(PoisonError::into_inner) = Some(v6);
         Ok(())
     }
-}
-
-/// The usable link-local address of an interface.
-fn link_local(namespace: &Namespace, interface: &str) -> Result<Ipv6Addr> {
-    let text = namespace.ip(&format!("-6 -o addr show dev {interface} scope link -tentative"))?;
-    text.split_whitespace()
-        .skip_while(|word| *word != "inet6")
-        .nth(1)
-        .and_then(|word| word.split('/').next()?.parse().ok())
-        .with_context(|| format!("no link-local address yet: {text}"))
 }

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, Write},
+    net::Ipv6Addr,
     os::fd::AsFd,
     process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -125,6 +126,19 @@ impl Namespace {
             });
             thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread inside the namespace panicked")))
         })
+    }
+
+    /// The link-local IPv6 address of an interface.
+    ///
+    /// # Errors
+    /// If it has none or duplicate address detection still runs.
+    pub fn link_local(&self, interface: &str) -> Result<Ipv6Addr> {
+        let text = self.ip(&format!("-6 -o addr show dev {interface} scope link -tentative"))?;
+        text.split_whitespace()
+            .skip_while(|word| *word != "inet6")
+            .nth(1)
+            .and_then(|word| word.split('/').next()?.parse().ok())
+            .with_context(|| format!("{interface} has no link-local address yet"))
     }
 
     /// The processes that run inside.

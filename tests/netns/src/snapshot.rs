@@ -33,7 +33,7 @@ impl Snapshot {
             "tc qdisc show",
             "nft list ruleset",
         ] {
-            lines.extend(namespace.sh(command)?.lines().map(|line| format!("{command}: {line}")));
+            lines.extend(namespace.sh(command)?.lines().map(|line| format!("{command}: {}", without_timers(line))));
         }
         let mut values = BTreeMap::new();
         namespace.inside(|| read_sysctls(Path::new("/proc/sys/net"), &mut values)).context("reading /proc/sys/net")?;
@@ -64,6 +64,20 @@ impl Snapshot {
         }
         Ok(())
     }
+}
+
+/// A bridge's timers run by themselves: `hello_timer 0.42` becomes `hello_timer`.
+fn without_timers(line: &str) -> String {
+    let indent = line.len() - line.trim_start().len();
+    let mut words = line.split_whitespace();
+    let mut kept = Vec::new();
+    while let Some(word) = words.next() {
+        kept.push(word);
+        if word.ends_with("_timer") {
+            words.next();
+        }
+    }
+    format!("{}{}", &line[..indent], kept.join(" "))
 }
 
 fn read_sysctls(directory: &Path, values: &mut BTreeMap<String, String>) -> io::Result<()> {

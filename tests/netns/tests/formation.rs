@@ -52,6 +52,11 @@ fn hosts_behind_nodes_and_addresses_of_both_versions_are_reachable() {
             Ok(prober.probe(&[target], Duration::from_millis(300))[0])
         })?;
         let (mill, barn) = (town.node("mill")?, town.node("barn")?);
+        // The router's own address lies in the prefix that is on-link for lena.
+        let target = mill.address()?;
+        wait_until("lena to reach her own router", Duration::from_secs(5), || {
+            Ok(prober.probe(&[target], Duration::from_millis(300))[0])
+        })?;
         let addresses: [IpAddr; 2] = [barn.address()?.into(), barn.address_v4()?.into()];
         let _web = WebServer::start(barn.namespace(), &addresses)?;
         for address in addresses {

@@ -21,15 +21,19 @@ pub(crate) fn run(places: &Places, output: &Output, destination: &str) -> Result
     let last = trace.hops.iter().rev().find_map(|hop| hop.address.map(|addr| (hop.hop, addr)));
     let so_far = match last {
         Some((hop, addr)) => format!("the last answer came from {addr}, hop {hop}"),
+        None if trace.hops.is_empty() => "this node has no way to it".into(),
         None => "no hop answered".into(),
     };
     Err(Failure::new(
         Code::Unreached,
-        format!("{} did not answer: {so_far}. `grange routes` shows whether there is a way to it.", trace.destination),
+        format!("{} was not reached: {so_far}. `grange routes` shows all ways that are known here.", trace.destination),
     ))
 }
 
 fn text(trace: &Trace, output: &Output) -> String {
+    if trace.hops.is_empty() {
+        return String::new();
+    }
     let mut table =
         Table::new(&[("HOP", Side::Right), ("NAME", Side::Left), ("ADDRESS", Side::Left), ("DELAYS", Side::Left)]);
     for hop in &trace.hops {

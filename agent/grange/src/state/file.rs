@@ -20,11 +20,15 @@ use std::{
 
 use data_encoding::HEXLOWER;
 use rustix::fs::{FlockOperation, RenameFlags, flock, renameat_with};
+use zeroize::Zeroizing;
 
 use crate::failure::{Code, Failure};
 
 /// Files beyond this size are none of ours.
 const MAX_SIZE: u64 = 16 * 1024;
+
+/// What a file holds: names and texts.
+pub(crate) type Body = BTreeMap<String, Zeroizing<String>>;
 
 /// What kind of file it is, as its first line says.
 #[derive(Clone, Copy, Debug)]
@@ -130,11 +134,16 @@ impl Locked {
     }
 }
 
-fn text(kind: Kind, body: &[(&str, &str)]) -> String {
-    let mut text = format!("# grange {}, version 1\n", kind.title);
+fn text(kind: Kind, body: &[(&str, &str)]) -> Zeroizing<String> {
+    // Room for all of it, so that no copy is left behind where it grew.
+    let mut text = Zeroizing::new(String::with_capacity(MAX_SIZE as usize));
+    text.push_str(&format!("# grange {}, version 1\n", kind.title));
     for (key, value) in body {
         // JSON's escapes are TOML's for the texts that are kept here.
-        text.push_str(&format!("{key} = {}\n", serde_json::Value::from(*value)));
+        let line = Zeroizing::new(serde_json::to_string(value).unwrap_or_default());
+        for part in [key, " = ", &*line, "\n"] {
+            text.push_str(part);
+        }
     }
     let sum = checksum(&text);
     text.push_str(&format!("# checksum {sum}\n"));
@@ -149,7 +158,7 @@ fn checksum(text: &str) -> String {
 ///
 /// # Errors
 /// If it can be read by others, or is damaged: with the reason and what to do. It is never changed.
-pub(crate) fn read(dir: &Path, kind: Kind) -> Result<Option<BTreeMap<String, String>>, Failure> {
+pub(crate) fn read(dir: &Path, kind: Kind) -> Result<Option<Body>, Failure> {
     let path = dir.join(kind.file);
     let mut file = match File::open(&path) {
         Ok(file) => file,
@@ -169,7 +178,7 @@ pub(crate) fn read(dir: &Path, kind: Kind) -> Result<Option<BTreeMap<String, Str
             ),
         ));
     }
-    let mut text = String::new();
+    let mut text = Zeroizing::new(String::with_capacity(MAX_SIZE as usize + 1));
     let read = Read::by_ref(&mut file).take(MAX_SIZE + 1).read_to_string(&mut text);
     let damage = match read {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => "it is not text".to_owned(),
@@ -194,7 +203,7 @@ pub(crate) fn damaged(dir: &Path, kind: Kind, damage: &str) -> Failure {
     )
 }
 
-fn parse(kind: Kind, text: &str) -> Result<BTreeMap<String, String>, String> {
+fn parse(kind: Kind, text: &str) -> Result<Body, String> {
     if text.is_empty() {
         return Err("it is empty".into());
     }
@@ -220,7 +229,9 @@ fn parse(kind: Kind, text: &str) -> Result<BTreeMap<String, String>, String> {
     if given.strip_suffix('\n') != Some(checksum(body).as_str()) {
         return Err("its checksum does not fit its content: it was changed or cut short".into());
     }
-    toml::from_str(body).map_err(|error| format!("it is not TOML: {}", error.message()))
+    let body: BTreeMap<String, String> =
+        toml::from_str(body).map_err(|error| format!("it is not TOML: {}", error.message()))?;
+    Ok(body.into_iter().map(|(key, value)| (key, Zeroizing::new(value))).collect())
 }
 
 #[cfg(test)]
@@ -262,7 +273,7 @@ mod tests {
         assert_eq!(fs::read_to_string(dir.path().join(KIND.file)).unwrap(), before);
         locked.remove(KIND).unwrap();
         locked.write(KIND, &[("seed", "xyz")]).unwrap();
-        assert_eq!(read(dir.path(), KIND).unwrap().unwrap()["seed"], "xyz");
+        assert_eq!(read(dir.path(), KIND).unwrap().unwrap()["seed"].as_str(), "xyz");
         assert_eq!(names(dir.path()), ["test.key"]);
     }
 

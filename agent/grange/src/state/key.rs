@@ -6,7 +6,10 @@ use data_encoding::HEXLOWER;
 use grange_core::Identity;
 use zeroize::Zeroizing;
 
-use super::file::{self, Kind, Locked};
+use super::{
+    file::{self, Kind, Locked},
+    town::TOWN,
+};
 use crate::failure::{Code, Failure};
 
 /// The node's key file.
@@ -34,13 +37,25 @@ pub(crate) fn random() -> Result<Seed, Failure> {
 /// The seed in the state directory; `None` if there is none.
 pub(crate) fn read(dir: &Path) -> Result<Option<Seed>, Failure> {
     let Some(body) = file::read(dir, NODE_KEY)? else { return Ok(None) };
-    seed(dir, NODE_KEY, body.get("seed").map(String::as_str)).map(Some)
+    seed(dir, NODE_KEY, body.get("seed").map(|text| text.as_str())).map(Some)
 }
 
 /// The seed in the state directory, made if there is none. The second value says whether it was.
 pub(crate) fn read_or_make(dir: &Path) -> Result<(Seed, bool), Failure> {
     if let Some(seed) = read(dir)? {
         return Ok((seed, false));
+    }
+    if dir.join(TOWN.file).exists() {
+        let (key, town) = (dir.join(NODE_KEY.file), dir.join(TOWN.file));
+        return Err(Failure::new(
+            Code::State,
+            format!(
+                "the node key {} is missing, but the membership {} that was made for it is there. Put a copy of the key from a backup in its place. Without a \
+                 copy, run `grange town leave`: the node then gets another id and address, and must join its town again.",
+                key.display(),
+                town.display()
+            ),
+        ));
     }
     let locked = Locked::new(dir)?;
     // Another process may have made one before we had the lock.
@@ -80,7 +95,10 @@ pub(super) fn seed(dir: &Path, kind: Kind, text: Option<&str>) -> Result<Seed, F
 
 /// `N` bytes from hexadecimal digits.
 pub(super) fn bytes<const N: usize>(text: Option<&str>) -> Option<[u8; N]> {
-    HEXLOWER.decode(text?.as_bytes()).ok()?.try_into().ok()
+    let digits = text?.as_bytes();
+    let mut bytes = [0; N];
+    let right = digits.len() == 2 * N && HEXLOWER.decode_mut(digits, &mut bytes).is_ok();
+    right.then_some(bytes)
 }
 
 #[cfg(test)]
@@ -96,6 +114,15 @@ mod tests {
         assert!(made && !made_again);
         assert_eq!(*first, *again);
         assert!(make(&Locked::new(dir.path()).unwrap()).is_err());
+    }
+
+    #[test]
+    fn no_key_is_made_beside_a_membership_of_a_lost_one() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(TOWN.file), "").unwrap();
+        let error = read_or_make(dir.path()).err().unwrap().to_string();
+        assert!(error.contains("is missing, but the membership"), "{error}");
+        assert!(!dir.path().join(NODE_KEY.file).exists());
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub(crate) const STEWARD: Kind = Kind {
 /// If the file is damaged, or its certificate is not one of this node.
 pub(crate) fn read(dir: &Path, identity: &Identity) -> Result<Option<Town>, Failure> {
     let Some(body) = file::read(dir, TOWN)? else { return Ok(None) };
-    let field = |name: &str| body.get(name).map(String::as_str);
+    let field = |name: &str| body.get(name).map(|text| text.as_str());
     let damaged = |what: &str| file::damaged(dir, TOWN, what);
     let id = TownId(key::bytes(field("id")).ok_or_else(|| damaged("its town id is missing or wrong"))?);
     let key: [u8; 32] = key::bytes(field("key")).ok_or_else(|| damaged("its town key is missing or wrong"))?;
@@ -77,7 +77,7 @@ pub(crate) fn write(locked: &Locked, town: &Town) -> Result<(), Failure> {
 /// The steward's key, if this node has it.
 pub(crate) fn read_steward(dir: &Path) -> Result<Option<Steward>, Failure> {
     let Some(body) = file::read(dir, STEWARD)? else { return Ok(None) };
-    let seed = key::seed(dir, STEWARD, body.get("seed").map(String::as_str))?;
+    let seed = key::seed(dir, STEWARD, body.get("seed").map(|text| text.as_str()))?;
     Ok(Some(Steward::from_seed(&seed)))
 }
 

@@ -19,8 +19,8 @@ use super::{
 };
 use crate::error::StartError;
 
-/// How long what an earlier run left, and is not wanted yet, stays: the time in which routing converges.
-const GRACE: Duration = Duration::from_secs(10);
+/// How long what an earlier run left, and is not wanted yet, stays by default: the time in which routing converges.
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
 /// How long after a refusal the kernel is asked again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -48,6 +48,8 @@ pub(crate) struct Setup {
     pub table: u32,
     /// Where the record of changes lies.
     pub runtime_dir: PathBuf,
+    /// How long what an earlier run left, and is not wanted yet, stays.
+    pub grace: Duration,
 }
 
 /// What the driver wants.
@@ -96,10 +98,12 @@ impl Kernel {
             netlink,
             sysctls,
             file,
-            undo,
             routes: BTreeSet::new(),
             adopted: BTreeSet::new(),
-            grace: Some(Instant::now() + GRACE),
+            adopted_addresses: undo.addresses.clone(),
+            adopted_forwarding: !undo.sysctls.is_empty(),
+            undo,
+            grace: Some(Instant::now() + setup.grace),
             tun_mtu: setup.tun_mtu,
             refused: false,
             setup,
@@ -127,9 +131,11 @@ impl Kernel {
 
     /// Adds or removes one prefix: as [`Self::want`], for what happens often.
     pub(crate) fn want_prefix(&self, prefix: Prefix, wanted: bool) {
-        self.wanted.send_if_modified(|all| {
-            if wanted { all.prefixes.insert(prefix) } else { all.prefixes.remove(&prefix) }
-        });
+        self.wanted.send_if_modified(
+            |all| {
+                if wanted { all.prefixes.insert(prefix) } else { all.prefixes.remove(&prefix) }
+            },
+        );
     }
 
     /// Takes everything away and restores settings. The TUN's own addresses go with it.
@@ -152,6 +158,10 @@ struct Keeper {
     routes: BTreeSet<Route>,
     /// Those of an earlier run that nobody has asked for yet.
     adopted: BTreeSet<Route>,
+    /// Addresses of an earlier run that nobody has asked for yet.
+    adopted_addresses: BTreeSet<LanAddress>,
+    /// Whether an earlier run left forwarding on, and nobody has asked for it yet.
+    adopted_forwarding: bool,
     /// Until when those stay.
     grace: Option<Instant>,
     tun_mtu: u16,
@@ -239,7 +249,9 @@ impl Keeper {
             }
         }
         if tokio::time::timeout(REMOVAL, self.remove()).await.is_err() {
-            tracing::warn!("the kernel did not answer in time; what is left of Grange's routes, the next start removes");
+            tracing::warn!(
+                "the kernel did not answer in time; what is left of Grange's routes, the next start removes"
+            );
         }
     }
 
@@ -299,8 +311,7 @@ impl Keeper {
 
     async fn apply_routes(&mut self, wanted: &Wanted) -> io::Result<()> {
         let own = grange_wire::lan_prefix(&self.setup.id);
-        let routes =
-            plan::routes(&wanted.prefixes, own, wanted.lan.is_some(), self.setup.tun_index, self.setup.table);
+        let routes = plan::routes(&wanted.prefixes, own, wanted.lan.is_some(), self.setup.tun_index, self.setup.table);
         self.adopted.retain(|route| !routes.contains(route));
         let adopted = &self.adopted;
         let spare = self.grace.is_some();
@@ -311,8 +322,7 @@ impl Keeper {
             self.adopted.remove(&route);
         }
         for route in difference.add {
-            let source: IpAddr =
-                if route.prefix.is_v4() { self.address_v4().into() } else { self.address_v6().into() };
+            let source: IpAddr = if route.prefix.is_v4() { self.address_v4().into() } else { self.address_v6().into() };
             self.netlink.add_route(&route, Some(source)).await?;
             self.routes.insert(route);
         }
@@ -320,31 +330,33 @@ impl Keeper {
     }
 
     async fn apply_addresses(&mut self, wanted: &Wanted) -> io::Result<()> {
-        let address = grange_wire::lan_gateway(&self.setup.id);
-        let wanted_address = wanted.lan.as_ref().map(|(index, name)| {
-            (*index, LanAddress { interface: name.clone(), address, len: 64 })
-        });
-        if let Some((index, lan)) = &wanted_address {
+        // The prefix is on-link for LAN hosts: they ask for the node's own address there too, and the kernel answers
+        // for addresses of that interface only.
+        let addresses = [(grange_wire::lan_gateway(&self.setup.id), 64), (self.address_v6(), 128)];
+        let mut keep = Vec::new();
+        if let Some((index, name)) = &wanted.lan {
             let present = self.netlink.addresses(*index).await?;
-            // One that is there without being ours was set by the machine's own configuration and stays.
-            if !present.contains(&(lan.address.into(), lan.len)) {
-                let mut undo = self.undo.clone();
-                undo.addresses.insert(lan.clone());
-                self.record(undo)?;
-                self.netlink.add_address(*index, lan.address.into(), lan.len).await?;
-                tracing::info!(interface = lan.interface, address = %lan.address, "the LAN has this node's prefix");
+            for (address, len) in addresses {
+                let lan = LanAddress { interface: name.clone(), address, len };
+                // One that is there without being ours was set by the machine's own configuration and stays.
+                if !present.contains(&(lan.address.into(), lan.len)) {
+                    let mut undo = self.undo.clone();
+                    undo.addresses.insert(lan.clone());
+                    self.record(undo)?;
+                    self.netlink.add_address(*index, lan.address.into(), lan.len).await?;
+                    tracing::info!(interface = lan.interface, %address, "the LAN has this node's address");
+                }
+                keep.push(lan);
             }
         }
-        if self.grace.is_none() {
-            let keep = wanted_address.map(|(_, lan)| lan);
-            let old: Vec<LanAddress> =
-                self.undo.addresses.iter().filter(|lan| Some(*lan) != keep.as_ref()).cloned().collect();
-            for lan in old {
-                self.remove_address(&lan).await?;
-                let mut undo = self.undo.clone();
-                undo.addresses.remove(&lan);
-                self.record(undo)?;
-            }
+        self.adopted_addresses.retain(|lan| !keep.contains(lan) && self.grace.is_some());
+        let spared = |lan: &&LanAddress| keep.contains(*lan) || self.adopted_addresses.contains(*lan);
+        let old: Vec<LanAddress> = self.undo.addresses.iter().filter(|lan| !spared(lan)).cloned().collect();
+        for lan in old {
+            self.remove_address(&lan).await?;
+            let mut undo = self.undo.clone();
+            undo.addresses.remove(&lan);
+            self.record(undo)?;
         }
         Ok(())
     }
@@ -360,12 +372,13 @@ impl Keeper {
         self.others.send_replace(self.sysctls.others(&self.undo));
         match &wanted.forwarding {
             Some(forwarding) => {
+                self.adopted_forwarding = false;
                 let mut undo = self.undo.clone();
                 self.sysctls.record(forwarding, &mut undo);
                 self.record(undo)?;
                 self.sysctls.apply(forwarding, &self.undo)
             }
-            None if self.grace.is_none() && !self.undo.sysctls.is_empty() => {
+            None if !(self.undo.sysctls.is_empty() || self.adopted_forwarding && self.grace.is_some()) => {
                 let mut undo = self.undo.clone();
                 let result = self.sysctls.restore(&mut undo);
                 self.record(undo).and(result)
@@ -418,7 +431,8 @@ impl Keeper {
         match failed {
             None => {
                 if let Err(error) = self.file.remove() {
-                    tracing::warn!(file = %self.file.path().display(), %error, "the record of changes could not be removed");
+                    let file = self.file.path().display();
+                    tracing::warn!(%file, %error, "the record of changes could not be removed");
                 }
             }
             Some(error) => {

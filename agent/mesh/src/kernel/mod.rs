@@ -11,4 +11,4 @@ pub(crate) mod undo;
 
 mod keeper;
 
-pub(crate) use keeper::{Kernel, Setup, interface_index};
+pub(crate) use keeper::{GRACE, Kernel, Setup, interface_index};

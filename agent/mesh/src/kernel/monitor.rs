@@ -217,7 +217,8 @@ fn take(interfaces: &mut Interfaces, message: &RouteNetlinkMessage) -> Taken {
 }
 
 fn take_link(interfaces: &mut Interfaces, message: &LinkMessage) -> bool {
-    // Messages of bridges about their ports and of old wireless drivers about scans say only part of what an interface is.
+    // Messages of bridges about their ports and of old wireless drivers about scans say only part of what an interface
+    // is.
     if message.header.interface_family != AddressFamily::Unspec
         || message.attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::Wireless(_)))
     {

@@ -1,6 +1,10 @@
 //! Requests to the kernel: addresses, routes, rules and the TUN's settings.
 
-use std::{collections::BTreeSet, io, net::{IpAddr, Ipv4Addr, Ipv6Addr}};
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use futures_util::TryStreamExt;
 use grange_wire::Prefix;
@@ -120,7 +124,8 @@ impl Netlink {
         Ok(routes)
     }
 
-    /// Adds a route, in place of one to the same prefix with the same metric. `source` is the address that packets of this machine get.
+    /// Adds a route, in place of one to the same prefix with the same metric. `source` is the address that packets of
+    /// this machine get.
     pub(crate) async fn add_route(&self, route: &Route, source: Option<IpAddr>) -> io::Result<()> {
         let mut message = route_message(route);
         if let (Way::Interface(_), Some(source)) = (route.way, source) {
@@ -309,7 +314,8 @@ mod tests {
         let mut message = route_message(&Route { prefix: Prefix::DEFAULT_V6, table: 7264, way: Way::Unreachable });
         message.header.protocol = RouteProtocol::Static;
         assert_eq!(our_route(&message), None);
-        let mut message = rule_message(&Rule { v6: true, priority: 1, except_mark: 2, table: 3, suppress_default: true });
+        let mut message =
+            rule_message(&Rule { v6: true, priority: 1, except_mark: 2, table: 3, suppress_default: true });
         message.attributes.retain(|attribute| !matches!(attribute, RuleAttribute::Protocol(_)));
         assert_eq!(our_rule(&message), None);
     }

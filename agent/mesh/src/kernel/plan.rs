@@ -38,8 +38,9 @@ pub(crate) struct Rule {
 
 /// The rules for a mark and a table.
 ///
-/// The first lets mesh prefixes win over the main table, but not the mesh's default routes; the second takes those where
-/// main has none. Marked packets, which are the underlay's own, see neither: else links would run through the mesh they make.
+/// The first lets mesh prefixes win over the main table, but not the mesh's default routes; the second takes those
+/// where main has none. Marked packets, which are the underlay's own, see neither: else links would run through the
+/// mesh they make.
 pub(crate) fn rules(mark: u32, table: u32) -> BTreeSet<Rule> {
     let rule = |v6, priority, suppress_default| Rule { v6, priority, except_mark: mark, table, suppress_default };
     [false, true]
@@ -148,7 +149,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn applying_a_difference_gives_what_is_wanted(present: BTreeSet<u8>, wanted: BTreeSet<u8>, spare: BTreeSet<u8>) {
+        fn applying_a_difference_gives_what_is_wanted(
+            present: BTreeSet<u8>,
+            wanted: BTreeSet<u8>,
+            spare: BTreeSet<u8>,
+        ) {
             let difference = Difference::between(&present, &wanted, |item| spare.contains(item));
             let mut after = present.clone();
             for item in &difference.remove {

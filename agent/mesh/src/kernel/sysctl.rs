@@ -1,14 +1,10 @@
 //! Settings under `/proc/sys` that hosts on the LAN and a shared uplink need, and their way back.
 //!
 //! IPv4 is forwarded where the interface that a packet came in by allows it (`conf/IFACE/forwarding`); IPv6 only where
-//! `conf/all/forwarding` does. Switching the latter on makes the kernel forget the provider's router advertisements unless the
-//! interface has `accept_ra=2`, which therefore goes first (Linux `Documentation/networking/ip-sysctl.rst`).
+//! `conf/all/forwarding` does. Switching the latter on makes the kernel forget the provider's router advertisements
+//! unless the interface has `accept_ra=2`, which therefore goes first (Linux `Documentation/networking/ip-sysctl.rst`).
 
-use std::{
-    collections::BTreeSet,
-    fs, io,
-    path::PathBuf,
-};
+use std::{collections::BTreeSet, fs, io, path::PathBuf};
 
 use super::undo::{SysctlChange, Undo};
 
@@ -49,14 +45,18 @@ impl Sysctls {
     /// Sets a setting. Fine if it is gone: so is its interface.
     pub(crate) fn set(&self, path: &str, value: &str) -> io::Result<()> {
         let file = self.root.join(path);
-        match fs::OpenOptions::new().write(true).open(&file).and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes())) {
+        match fs::OpenOptions::new()
+            .write(true)
+            .open(&file)
+            .and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()))
+        {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display()))),
         }
     }
 
-    /// The changes that lead from what is set to `wanted`, in the order in which they are to be made. Where forwarding was on before
-    /// us, advertisements were heard or not before us too and are left alone.
+    /// The changes that lead from what is set to `wanted`, in the order in which they are to be made. Where forwarding
+    /// was on before us, advertisements were heard or not before us too and are left alone.
     fn changes(&self, wanted: &Forwarding, undo: &Undo) -> Vec<SysctlChange> {
         let mut changes = Vec::new();
         let mut change = |path: String, from: &[&str], to: &str| {
@@ -79,8 +79,8 @@ impl Sysctls {
         changes
     }
 
-    /// Interfaces whose own IPv6 forwarding is on while the setting for all is off; the kernel forgets that when the one for all is
-    /// switched on and off again.
+    /// Interfaces whose own IPv6 forwarding is on while the setting for all is off; the kernel forgets that when the
+    /// one for all is switched on and off again.
     fn overridden(&self) -> Vec<SysctlChange> {
         let Ok(entries) = fs::read_dir(self.root.join("net/ipv6/conf")) else { return Vec::new() };
         let mut found: Vec<SysctlChange> = entries
@@ -95,7 +95,8 @@ impl Sysctls {
         found
     }
 
-    /// What `undo` has to hold before [`Self::apply`] may be called. What stands there already stays: it is from before our first change.
+    /// What `undo` has to hold before [`Self::apply`] may be called. What stands there already stays: it is from before
+    /// our first change.
     pub(crate) fn record(&self, wanted: &Forwarding, undo: &mut Undo) {
         let changes = self.changes(wanted, undo);
         if changes.iter().any(|change| change.path == ALL_V6) && undo.before(ALL_V6).is_none() {
@@ -113,7 +114,8 @@ impl Sysctls {
         }
     }
 
-    /// Whether the machine forwards IPv4 and IPv6 for others than us. We switch IPv4 on for single interfaces only, IPv6 for all.
+    /// Whether the machine forwards IPv4 and IPv6 for others than us. We switch IPv4 on for single interfaces only,
+    /// IPv6 for all.
     pub(crate) fn others(&self, undo: &Undo) -> (bool, bool) {
         let on = |path| self.get(path).is_some_and(|value| value != "0");
         (on("net/ipv4/ip_forward"), on(ALL_V6) && undo.before(ALL_V6) != Some("0"))
@@ -124,7 +126,8 @@ impl Sysctls {
         self.changes(wanted, undo).iter().try_for_each(|change| self.set(&change.path, &change.after))
     }
 
-    /// Restores all that `undo` holds and takes it out. What somebody else has set to a third value since is left alone.
+    /// Restores all that `undo` holds and takes it out. What somebody else has set to a third value since is left
+    /// alone.
     pub(crate) fn restore(&self, undo: &mut Undo) -> io::Result<()> {
         let mut result = Ok(());
         undo.sysctls.retain(|change| {
@@ -170,7 +173,10 @@ mod tests {
         ]);
         let changes = sysctls.changes(&wanted(), &Undo::default());
         let paths: Vec<&str> = changes.iter().map(|change| change.path.as_str()).collect();
-        assert_eq!(paths, ["net/ipv6/conf/eth0/accept_ra", "net/ipv4/conf/eth0/forwarding", "net/ipv6/conf/all/forwarding"]);
+        assert_eq!(
+            paths,
+            ["net/ipv6/conf/eth0/accept_ra", "net/ipv4/conf/eth0/forwarding", "net/ipv6/conf/all/forwarding"]
+        );
         let mut undo = Undo::default();
         sysctls.record(&wanted(), &mut undo);
         sysctls.apply(&wanted(), &undo).unwrap();

@@ -1,7 +1,8 @@
 //! The record of what was changed on this machine, written before it is changed.
 //!
-//! A run that is killed cannot restore anything; the next one reads from here what there is to restore, and above all what a
-//! setting was before the first change. The file lies in the runtime directory: after a reboot neither it nor the changes exist.
+//! A run that is killed cannot restore anything; the next one reads from here what there is to restore, and above all
+//! what a setting was before the first change. The file lies in the runtime directory: after a reboot neither it nor
+//! the changes exist.
 
 use std::{
     collections::BTreeSet,
@@ -73,10 +74,11 @@ pub(crate) struct UndoFile {
 }
 
 impl UndoFile {
-    /// Opens the record in a runtime directory, which is made if it is missing, and gives what an earlier run left in it.
+    /// Opens the record in a runtime directory, which is made if it is missing, and gives what an earlier run left in
+    /// it.
     ///
-    /// A record that cannot be understood (a newer version, a disk that lied) is put aside as `undo.json.bad`: what is known to be ours by
-    /// its marks is cleaned up all the same.
+    /// A record that cannot be understood (a newer version, a disk that lied) is put aside as `undo.json.bad`: what is
+    /// known to be ours by its marks is cleaned up all the same.
     pub(crate) fn open(runtime_dir: &Path) -> io::Result<(Self, Undo)> {
         fs::create_dir_all(runtime_dir)?;
         let path = runtime_dir.join("undo.json");
@@ -93,7 +95,8 @@ impl UndoFile {
         }
         let aside = path.with_extension("json.bad");
         fs::rename(&path, &aside)?;
-        tracing::warn!(file = %aside.display(), "the record of an earlier run's changes cannot be read; settings that it changed stay as they are");
+        let file = aside.display();
+        tracing::warn!(%file, "an earlier run's record of changes cannot be read; settings that it changed stay");
         Ok((Self { path, written: None }, Undo::default()))
     }
 
@@ -125,6 +128,8 @@ impl UndoFile {
     /// Removes the file: there is nothing left to undo.
     pub(crate) fn remove(&mut self) -> io::Result<()> {
         self.written = None;
+        // Of a run that was killed while it wrote.
+        let _ = fs::remove_file(self.path.with_extension("json.new"));
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),

@@ -55,8 +55,12 @@ impl Sum {
 #[inline]
 pub(super) fn pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8) -> Sum {
     let sum = match (source, destination) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => Sum::default().add(&source.octets()).add(&destination.octets()),
-        (IpAddr::V6(source), IpAddr::V6(destination)) => Sum::default().add(&source.octets()).add(&destination.octets()),
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            Sum::default().add(&source.octets()).add(&destination.octets())
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            Sum::default().add(&source.octets()).add(&destination.octets())
+        }
         // No packet has both.
         _ => Sum::default(),
     };
@@ -66,7 +70,9 @@ pub(super) fn pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8) -
 /// Corrects a checksum for one word that changed (RFC 1624, equation 3).
 #[inline]
 pub(super) fn replace_word(checksum: [u8; 2], old: [u8; 2], new: [u8; 2]) -> [u8; 2] {
-    let sum = u32::from(!u16::from_be_bytes(checksum)) + u32::from(!u16::from_be_bytes(old)) + u32::from(u16::from_be_bytes(new));
+    let sum = u32::from(!u16::from_be_bytes(checksum))
+        + u32::from(!u16::from_be_bytes(old))
+        + u32::from(u16::from_be_bytes(new));
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
     (!u16::try_from(sum).unwrap_or(0)).to_be_bytes()

@@ -191,7 +191,8 @@ impl Coalescer {
             } else {
                 transport[4..6].copy_from_slice(&transport_len.to_be_bytes());
             }
-            let sum = pseudo_header(header.source, header.destination, header.protocol).add_word(transport_len).folded();
+            let sum =
+                pseudo_header(header.source, header.destination, header.protocol).add_word(transport_len).folded();
             transport[checksum_offset..checksum_offset + 2].copy_from_slice(&sum);
         }
         let offload = match (many, tcp, header.source.is_ipv4()) {

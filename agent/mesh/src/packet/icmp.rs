@@ -46,9 +46,7 @@ pub(crate) fn icmp_error(
         }
         (ICMP, ..) => None,
         (ICMPV6, ..) if kind.is_none_or(|kind| kind < 128) => None,
-        (_, IpAddr::V4(own), IpAddr::V4(to)) => {
-            Some(error_v4(error, packet, header, own.octets(), to.octets(), out))
-        }
+        (_, IpAddr::V4(own), IpAddr::V4(to)) => Some(error_v4(error, packet, header, own.octets(), to.octets(), out)),
         (_, IpAddr::V6(own), IpAddr::V6(to)) => {
             let (kind, code, value) = match error {
                 IcmpError::NoRoute => (1, 0, 0),
@@ -153,9 +151,14 @@ mod tests {
     #[test]
     fn there_is_no_error_about_an_error() {
         let mut out = [0; MAX_ERROR];
-        for (v4, protocol, kind, answered) in
-            [(true, 1, 3, false), (true, 1, 11, false), (true, 1, 8, true), (false, 58, 1, false), (false, 58, 128, true), (true, UDP, 0, true)]
-        {
+        for (v4, protocol, kind, answered) in [
+            (true, 1, 3, false),
+            (true, 1, 11, false),
+            (true, 1, 8, true),
+            (false, 58, 1, false),
+            (false, 58, 128, true),
+            (true, UDP, 0, true),
+        ] {
             let bytes = packet(v4, protocol, &[kind, 0, 0, 0, 0, 0, 0, 0]);
             let header = IpHeader::parse(&bytes).unwrap();
             let error = icmp_error(IcmpError::TimeExceeded, &bytes, &header, own(v4), &mut out);

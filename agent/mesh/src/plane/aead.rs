@@ -39,10 +39,8 @@ impl FrameKey {
     /// `bytes` is larger than any datagram.
     #[inline]
     pub(crate) fn seal(&self, counter: u64, header: &[u8], bytes: &mut [u8]) -> Result<[u8; TAG_LEN], NotAuthentic> {
-        let tag = self
-            .0
-            .seal_in_place_separate_tag(nonce(counter), Aad::from(header), bytes)
-            .map_err(|_| NotAuthentic)?;
+        let tag =
+            self.0.seal_in_place_separate_tag(nonce(counter), Aad::from(header), bytes).map_err(|_| NotAuthentic)?;
         tag.as_ref().try_into().map_err(|_| NotAuthentic)
     }
 
@@ -51,7 +49,12 @@ impl FrameKey {
     /// # Errors
     /// [`NotAuthentic`]; `bytes` is not to be used then.
     #[inline]
-    pub(crate) fn open<'a>(&self, counter: u64, header: &[u8], bytes: &'a mut [u8]) -> Result<&'a mut [u8], NotAuthentic> {
+    pub(crate) fn open<'a>(
+        &self,
+        counter: u64,
+        header: &[u8],
+        bytes: &'a mut [u8],
+    ) -> Result<&'a mut [u8], NotAuthentic> {
         self.0.open_in_place(nonce(counter), Aad::from(header), bytes).map_err(|_| NotAuthentic)
     }
 }

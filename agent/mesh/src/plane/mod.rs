@@ -166,6 +166,13 @@ pub trait Plane: Send {
     /// [`AddLinkError`]; nothing has changed then.
     fn add_link(&mut self, link: LinkId, spec: LinkSpec) -> Result<(), AddLinkError>;
 
+    /// New keys, first half: opens with them from now on too, and goes on sealing with the present ones. A `rekey` with the
+    /// same keys completes it; another offer takes its place.
+    ///
+    /// # Errors
+    /// [`RekeyError`]; nothing has changed then.
+    fn offer_keys(&mut self, link: LinkId, keys: DataKeys) -> Result<(), RekeyError>;
+
     /// Seals with new keys from now on; opens with the old ones too, until the next rekey or for 60 s. Counters and
     /// routes stay.
     ///

@@ -48,8 +48,8 @@ fn checksum(packet: &[u8]) -> u16 {
     !(sum as u16)
 }
 
-/// Reads what a raw socket got: for IPv4 with its IP header, for IPv6 without. None if it is no answer to a request with this id to this
-/// destination.
+/// Reads what a raw socket got: for IPv4 with its IP header, for IPv6 without. None if it is no answer to a request
+/// with this id to this destination.
 pub(crate) fn answer(to: IpAddr, id: u16, received: &[u8]) -> Option<Answer> {
     let v4 = to.is_ipv4();
     let packet = if v4 { after_v4_header(received)?.1 } else { received };

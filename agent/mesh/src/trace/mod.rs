@@ -47,7 +47,8 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// The next hop; `None` when the destination answered, the way ended, five hops in a row were silent, or 32 were tried.
+    /// The next hop; `None` when the destination answered, the way ended, five hops in a row were silent, or 32 were
+    /// tried.
     pub async fn next(&mut self) -> Option<Hop> {
         self.hops.recv().await
     }
@@ -99,17 +100,18 @@ impl Prober {
             IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4),
             IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6),
         };
-        let socket = Socket::new(domain, Type::RAW.nonblocking().cloexec(), Some(protocol)).map_err(|error| {
-            match error.raw_os_error() {
-                Some(libc::EPERM | libc::EACCES) => TraceError::NoRights,
-                _ => TraceError::Io(error),
-            }
-        })?;
+        let socket =
+            Socket::new(domain, Type::RAW.nonblocking().cloexec(), Some(protocol)).map_err(|error| {
+                match error.raw_os_error() {
+                    Some(libc::EPERM | libc::EACCES) => TraceError::NoRights,
+                    _ => TraceError::Io(error),
+                }
+            })?;
         let mut id = [0; 2];
         getrandom::fill(&mut id).map_err(|error| TraceError::Io(io::Error::other(error)))?;
-        // SAFETY: a `Socket` owns its descriptor and gives the same one as long as it lives, which is as long as the `AsyncFd`.
-        let socket =
-            unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }.map_err(io::Error::from)?;
+        // SAFETY: a `Socket` owns its descriptor and gives the same one as long as it lives, which is as long as the
+        // `AsyncFd`.
+        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }.map_err(io::Error::from)?;
         Ok(Self { socket, destination, id: u16::from_ne_bytes(id) })
     }
 

@@ -1,10 +1,9 @@
 //! The Babel speaker (RFC 8966) of a node, without I/O. The choices that the RFC leaves open are explained in
 //! `docs/routing.md`.
 //!
-//! From the bottom: what is known of one neighbour ([`history`], [`rtt`], [`outbox`], [`neighbour`]); what is known of
-//! prefixes ([`proof`], [`source`], [`route`], [`origin`], [`request`]); and the [`Router`] that joins them, in four
-//! files: its edge and timers ([`router`]), what comes in ([`receive`]), what is chosen ([`selection`]), what goes out
-//! ([`send`]).
+//! From the bottom: what is known of one neighbour (`history`, `rtt`, `outbox`, `neighbour`); what is known of prefixes
+//! (`proof`, `source`, `route`, `origin`, `request`); and the [`Router`] that joins them, in four files: its edge and
+//! timers (`router`), what comes in (`receive`), what is chosen (`selection`), what goes out (`send`).
 
 mod history;
 mod info;

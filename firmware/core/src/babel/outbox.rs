@@ -66,6 +66,8 @@ pub(super) struct Unacked {
     pub(super) tries: u8,
     /// It carried nothing: only the answer counts.
     pub(super) probe: bool,
+    /// It carried the retraction of everything.
+    pub(super) clear: bool,
 }
 
 /// Something was dropped because a queue was full.
@@ -81,6 +83,8 @@ pub(super) struct Outbox {
     pub(super) ihu: bool,
     /// An acknowledgement request alone, to hear whether the neighbour is there; how often it was sent in vain.
     pub(super) probe: Option<u8>,
+    /// A retraction of everything is due, before a full dump; how often it was sent in vain.
+    pub(super) clear: Option<u8>,
     pub(super) requests: VecDeque<(Request, u8)>,
     pub(super) dump: Option<Dump>,
     updates: BTreeMap<Prefix, Queued>,
@@ -124,9 +128,8 @@ impl Outbox {
     /// Queues a request. Too many requests for single routes become one for all.
     pub(super) fn queue_request(&mut self, request: Request, tries: u8) -> Result<(), OutboxFull> {
         let all = Request::Route(None);
-        if self.requests.iter().any(|(old, _)| {
-            *old == request || (matches!(request, Request::Route(_)) && *old == all)
-        }) {
+        if self.requests.iter().any(|(old, _)| *old == request || (matches!(request, Request::Route(_)) && *old == all))
+        {
             return Ok(());
         }
         if self.requests.len() < MAX_REQUESTS {
@@ -148,6 +151,13 @@ impl Outbox {
         if self.dump.is_none_or(|dump| full && !dump.full) {
             self.dump = Some(Dump { after: None, full });
         }
+    }
+
+    /// Retracts everything that the neighbour may still know from us and tells it all anew. The other end of a link may
+    /// never have noticed that it was down, and so keep routes that were retracted meanwhile (RFC 8966, section 4.6.9).
+    pub(super) fn start_over(&mut self, tries: u8) {
+        self.clear = Some(tries);
+        self.dump = Some(Dump { after: None, full: true });
     }
 
     /// The updates that are due.
@@ -202,6 +212,9 @@ impl Outbox {
             let tries = packet.tries + 1;
             if packet.probe && tries < MAX_PROBES {
                 self.probe = Some(tries);
+            }
+            if packet.clear && tries < MAX_TRIES {
+                self.start_over(tries);
             }
             for (prefix, hold) in packet.updates {
                 if tries >= MAX_TRIES {

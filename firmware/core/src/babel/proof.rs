@@ -139,11 +139,8 @@ mod tests {
     #[test]
     fn only_its_own_prefixes_follow_from_an_id() {
         let (a, b) = (Identity::from_seed(&[1; 32]).id(), Identity::from_seed(&[2; 32]).id());
-        for prefix in [
-            lan_prefix(&a),
-            Prefix::host(node_address(&a).into()),
-            Prefix::host(node_address_v4(&a).into()),
-        ] {
+        for prefix in [lan_prefix(&a), Prefix::host(node_address(&a).into()), Prefix::host(node_address_v4(&a).into())]
+        {
             assert!(follows(&prefix, &a) && !follows(&prefix, &b));
         }
         assert!(!follows(&Prefix::new_truncating(node_address(&a).into(), 63), &a));

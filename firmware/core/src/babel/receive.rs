@@ -110,7 +110,9 @@ impl Router {
     ) {
         let Some(prefix) = update.prefix else {
             for prefix in self.table.prefixes_via(link) {
-                self.retract(now, link, &prefix, counter, changed);
+                if !self.is_overtaken(link, &prefix, counter) {
+                    self.retract(now, link, &prefix, counter, changed);
+                }
             }
             if let (Some(neighbour), Some(counter)) = (self.neighbours.get_mut(&link), counter) {
                 neighbour.cleared = Some(counter);
@@ -362,8 +364,7 @@ impl Router {
     /// Queues an update to one neighbour.
     pub(super) fn queue_for(&mut self, now: Instant, link: LinkId, prefix: Prefix, urgency: Urgency, proof: bool) {
         if let Some(neighbour) = self.neighbours.get_mut(&link) {
-            let queued =
-                Queued { due: now + urgency.delay(), proof, reliable: urgency > Urgency::Calm, tries: 0 };
+            let queued = Queued { due: now + urgency.delay(), proof, reliable: urgency > Urgency::Calm, tries: 0 };
             if neighbour.outbox.queue_update(prefix, queued).is_err() {
                 self.stats.overflows += 1;
             }

@@ -11,7 +11,9 @@ use crate::{Instant, LinkId};
 const MAX_REQUESTS: usize = 256;
 /// Neighbours that wait for one answer.
 const MAX_REQUESTERS: usize = 16;
-/// How often a request of our own is sent before the prefix counts as lost.
+/// Pauses between repetitions grow up to this many doublings: 16 seconds.
+const MAX_DOUBLINGS: u8 = 5;
+/// A request that only a better route needs is given up when it was sent so often.
 const MAX_TRIES: u8 = 6;
 /// Until the first repetition of our own request; doubles with each.
 const RESEND: Duration = Duration::from_millis(500);
@@ -28,6 +30,8 @@ struct Pending {
     requesters: Vec<LinkId>,
     /// We ask for ourselves: when to repeat, and how often it was sent.
     own: Option<(Instant, u8)>,
+    /// Neighbours that could answer us when we last asked.
+    asked: Vec<LinkId>,
     forwarded: Instant,
 }
 
@@ -42,7 +46,9 @@ pub(super) struct RequestTable {
 }
 
 impl RequestTable {
-    /// We need `seqno` ourselves. Gives whether the request is to be sent now: not if one for it is under way.
+    /// We need `seqno` ourselves, and these neighbours have routes that it would make usable. Gives whether the request
+    /// is to be sent now: not if one for it is under way to all of them. A neighbour that was not asked yet, on a link
+    /// that just came up, may be the only one whose way to the originator is whole.
     ///
     /// # Errors
     ///
@@ -53,11 +59,14 @@ impl RequestTable {
         prefix: Prefix,
         router_id: RouterId,
         seqno: Seqno,
+        links: &[LinkId],
     ) -> Result<bool, RequestsFull> {
         let pending = self.entry(now, prefix, router_id, seqno)?;
-        if pending.own.is_some() && !pending.seqno.is_before(seqno) {
+        let all_asked = links.iter().all(|link| pending.asked.contains(link));
+        if pending.own.is_some() && !pending.seqno.is_before(seqno) && all_asked {
             return Ok(false);
         }
+        pending.asked = links.to_vec();
         if pending.seqno.is_before(seqno) {
             pending.seqno = seqno;
         }
@@ -112,24 +121,31 @@ impl RequestTable {
         waiting
     }
 
-    /// Requests of our own that are to be sent again now; what waited for too long is forgotten.
-    pub(super) fn due(&mut self, now: Instant) -> Vec<(Prefix, RouterId, Seqno)> {
+    /// Requests of our own that are to be sent again now, with whether they were sent so often that only who has no
+    /// route at all goes on; what was forwarded too long ago is forgotten.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<(Prefix, RouterId, Seqno, bool)> {
         let mut due = Vec::new();
         self.pending.retain(|(prefix, router_id), pending| {
             if let Some((at, tries)) = &mut pending.own
                 && *at <= now
             {
-                if *tries >= MAX_TRIES {
-                    pending.own = None;
-                } else {
-                    *at = now + RESEND * (1 << *tries);
-                    *tries += 1;
-                    due.push((*prefix, *router_id, pending.seqno));
-                }
+                due.push((*prefix, *router_id, pending.seqno, *tries >= MAX_TRIES));
+                *at = now + RESEND * (1 << (*tries).min(MAX_DOUBLINGS));
+                *tries = tries.saturating_add(1);
             }
             pending.own.is_some() || (!pending.requesters.is_empty() && now.since(pending.forwarded) < FORWARDED)
         });
         due
+    }
+
+    /// We ask no more: nobody could answer, or a usable route is there.
+    pub(super) fn give_up(&mut self, prefix: Prefix, router_id: RouterId) {
+        if let Some(pending) = self.pending.get_mut(&(prefix, router_id)) {
+            pending.own = None;
+            if pending.requesters.is_empty() {
+                self.pending.remove(&(prefix, router_id));
+            }
+        }
     }
 
     /// When [`due`](Self::due) is to be called.
@@ -141,6 +157,7 @@ impl RequestTable {
     pub(super) fn forget(&mut self, link: LinkId) {
         for pending in self.pending.values_mut() {
             pending.requesters.retain(|requester| *requester != link);
+            pending.asked.retain(|asked| *asked != link);
         }
     }
 
@@ -155,9 +172,13 @@ impl RequestTable {
         match self.pending.entry((prefix, router_id)) {
             alloc::collections::btree_map::Entry::Occupied(entry) => Ok(entry.into_mut()),
             alloc::collections::btree_map::Entry::Vacant(_) if full => Err(RequestsFull),
-            alloc::collections::btree_map::Entry::Vacant(entry) => {
-                Ok(entry.insert(Pending { seqno, requesters: Vec::new(), own: None, forwarded: now }))
-            }
+            alloc::collections::btree_map::Entry::Vacant(entry) => Ok(entry.insert(Pending {
+                seqno,
+                requesters: Vec::new(),
+                own: None,
+                asked: Vec::new(),
+                forwarded: now,
+            })),
         }
     }
 }
@@ -174,18 +195,32 @@ mod tests {
     }
 
     #[test]
-    fn our_own_request_is_repeated_with_longer_pauses_and_then_given_up() {
+    fn our_own_request_is_repeated_with_longer_pauses_until_given_up() {
         let mut table = RequestTable::default();
-        assert_eq!(table.ask(at(0), P, R, Seqno(5)), Ok(true));
-        assert_eq!(table.ask(at(1), P, R, Seqno(5)), Ok(false));
-        assert_eq!(table.ask(at(1), P, R, Seqno(6)), Ok(true));
+        assert_eq!(table.ask(at(0), P, R, Seqno(5), &[]), Ok(true));
+        assert_eq!(table.ask(at(1), P, R, Seqno(5), &[]), Ok(false));
+        assert_eq!(table.ask(at(1), P, R, Seqno(6), &[]), Ok(true));
         let mut sent = Vec::new();
-        while let Some(next) = table.next() {
-            if !table.due(next).is_empty() {
-                sent.push(next.as_micros() / 1000);
-            }
+        for _ in 0..8 {
+            let next = table.next().unwrap();
+            let due = table.due(next);
+            assert_eq!(due.len(), 1);
+            sent.push((next.as_micros() / 1000, due[0].3));
         }
-        assert_eq!(sent, [501, 1501, 3501, 7501, 15501]);
+        assert_eq!(sent[..5], [501, 1501, 3501, 7501, 15501].map(|at| (at, false)));
+        assert_eq!(sent[5..], [31501, 47501, 63501].map(|at| (at, true)));
+        table.give_up(P, R);
+        assert_eq!(table.next(), None);
+    }
+
+    #[test]
+    fn a_neighbour_that_was_not_asked_is_asked_at_once() {
+        let mut table = RequestTable::default();
+        assert_eq!(table.ask(at(0), P, R, Seqno(5), &[LinkId(1)]), Ok(true));
+        assert_eq!(table.ask(at(1), P, R, Seqno(5), &[LinkId(1), LinkId(2)]), Ok(true));
+        assert_eq!(table.ask(at(2), P, R, Seqno(5), &[LinkId(2)]), Ok(false));
+        table.forget(LinkId(2));
+        assert_eq!(table.ask(at(3), P, R, Seqno(5), &[LinkId(2)]), Ok(true));
     }
 
     #[test]
@@ -224,10 +259,10 @@ mod tests {
     fn a_full_table_takes_nothing_new() {
         let mut table = RequestTable::default();
         for number in 1..=MAX_REQUESTS as u64 {
-            table.ask(at(0), P, RouterId(number.to_be_bytes()), Seqno(1)).unwrap();
+            table.ask(at(0), P, RouterId(number.to_be_bytes()), Seqno(1), &[]).unwrap();
         }
-        assert_eq!(table.ask(at(0), P, RouterId([9; 8]), Seqno(1)), Err(RequestsFull));
+        assert_eq!(table.ask(at(0), P, RouterId([9; 8]), Seqno(1), &[]), Err(RequestsFull));
         assert_eq!(table.forward(at(0), P, RouterId([9; 8]), Seqno(1), LinkId(1)), Err(RequestsFull));
-        assert_eq!(table.ask(at(0), P, RouterId(1_u64.to_be_bytes()), Seqno(2)), Ok(true));
+        assert_eq!(table.ask(at(0), P, RouterId(1_u64.to_be_bytes()), Seqno(2), &[]), Ok(true));
     }
 }

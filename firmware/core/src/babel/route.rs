@@ -57,19 +57,7 @@ impl Route {
     ) -> Self {
         let metric = total(refmetric, cost);
         let smoothed = u32::from(metric);
-        Self {
-            link,
-            source,
-            seqno,
-            refmetric,
-            proof,
-            expires,
-            refreshed: None,
-            packet,
-            metric,
-            smoothed,
-            since: now,
-        }
+        Self { link, source, seqno, refmetric, proof, expires, refreshed: None, packet, metric, smoothed, since: now }
     }
 
     /// Metric of the whole way, the link included.

@@ -6,11 +6,7 @@ use alloc::{
 };
 use core::time::Duration;
 
-use grange_wire::{
-    NodeId, Prefix, RouterId, TownId,
-    babel::{INFINITY, Update},
-    lan_prefix, node_address_v4,
-};
+use grange_wire::{NodeId, Prefix, RouterId, TownId, babel::INFINITY, lan_prefix, node_address_v4};
 use rand_chacha::{
     ChaCha8Rng,
     rand_core::{Rng, SeedableRng},
@@ -24,6 +20,7 @@ use super::{
     proof::{ProofCache, follows},
     request::RequestTable,
     route::RouteTable,
+    send::RETRACT_ALL,
     source::SourceTable,
 };
 use crate::{GatewayPolicy, Identity, IfaceKind, Instant, LinkId};
@@ -151,7 +148,7 @@ impl Router {
         neighbour.handle_timeout(now, Duration::ZERO);
         neighbour.full_dump_started = Some(now);
         neighbour.dump_at = now + UPDATE_INTERVAL - self.jitter(UPDATE_INTERVAL / 8);
-        neighbour.outbox.start_dump(true);
+        neighbour.outbox.start_over(0);
         // An empty queue takes one request.
         let _ = neighbour.outbox.queue_request(Request::Route(None), 0);
         self.neighbours.insert(link, neighbour);
@@ -233,9 +230,7 @@ impl Router {
             return;
         }
         self.neighbour_timers(now);
-        for (prefix, router_id, seqno) in self.requests.due(now) {
-            self.send_seqno_request(prefix, router_id, seqno);
-        }
+        self.repeat_requests(now);
         if self.recheck_at.is_some_and(|at| at <= now) {
             self.recheck_at = None;
             let prefixes = core::mem::take(&mut self.recheck);
@@ -252,13 +247,11 @@ impl Router {
         if core::mem::replace(&mut self.closed, true) {
             return;
         }
-        let retraction =
-            Update { prefix: None, interval: 0, seqno: Default::default(), metric: INFINITY, router_id: None, proof: None };
         for link in self.neighbours.keys().copied().collect::<Vec<_>>() {
             let Some(counter) = self.neighbours.get(&link).map(|neighbour| neighbour.packet) else { continue };
             self.write_alone(link, |writer| {
                 writer.packet_counter(counter)?;
-                writer.update(&retraction)
+                writer.update(&RETRACT_ALL)
             });
         }
     }
@@ -300,7 +293,8 @@ impl Router {
         if self.closed {
             return None;
         }
-        let neighbours = self.neighbours.values().flat_map(|neighbour| [Some(neighbour.next()), neighbour.outbox.next()]);
+        let neighbours =
+            self.neighbours.values().flat_map(|neighbour| [Some(neighbour.next()), neighbour.outbox.next()]);
         neighbours.chain([self.requests.next(), self.recheck_at, Some(self.sweep_at)]).flatten().min()
     }
 

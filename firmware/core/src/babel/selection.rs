@@ -80,7 +80,7 @@ impl Router {
                 let better: Vec<_> =
                     entry.routes.iter().filter(usable).filter(|route| is_better(route, current)).collect();
                 let lasting = better.iter().filter(|route| route.smoothed(now) < current.smoothed(now));
-                let best = lasting.min_by_key(|route| key(*route)).copied();
+                let best = lasting.min_by_key(|route| key(route)).copied();
                 if best.is_none() && !better.is_empty() {
                     self.recheck.insert(*prefix);
                     self.recheck_at.get_or_insert(now + RECHECK_INTERVAL);
@@ -177,30 +177,49 @@ impl Router {
         wanted.sort_unstable_by_key(|(router_id, seqno)| (*router_id, seqno.0));
         wanted.dedup();
         for (router_id, seqno) in wanted {
-            match self.requests.ask(now, *prefix, router_id, seqno) {
-                Ok(true) => self.send_seqno_request(*prefix, router_id, seqno),
+            let links = self.who_could_answer(prefix, router_id);
+            match self.requests.ask(now, *prefix, router_id, seqno, &links) {
+                Ok(true) => self.send_seqno_request(*prefix, router_id, seqno, links),
                 Ok(false) => {}
                 Err(_) => self.stats.overflows += 1,
             }
         }
     }
 
-    /// Sends a seqno request of our own to the neighbours whose routes it would make usable, the best first.
-    pub(super) fn send_seqno_request(&mut self, prefix: Prefix, router_id: RouterId, seqno: Seqno) {
-        let Some(entry) = self.table.get(&prefix) else { return };
+    /// Repeats the seqno requests of our own that are due, as long as somebody could answer them and, after a while,
+    /// only for prefixes without any usable route.
+    pub(super) fn repeat_requests(&mut self, now: Instant) {
+        for (prefix, router_id, seqno, often) in self.requests.due(now) {
+            let links = self.who_could_answer(&prefix, router_id);
+            let has_route = self.table.get(&prefix).is_some_and(|entry| entry.selected.is_some());
+            if links.is_empty() || (often && has_route) {
+                self.requests.give_up(prefix, router_id);
+            } else {
+                self.send_seqno_request(prefix, router_id, seqno, links);
+            }
+        }
+    }
+
+    /// The neighbours whose routes a later seqno would make usable, the best first.
+    fn who_could_answer(&self, prefix: &Prefix, router_id: RouterId) -> Vec<LinkId> {
+        let Some(entry) = self.table.get(prefix) else { return Vec::new() };
         let mut links: Vec<_> = entry
             .routes
             .iter()
             .filter(|route| {
                 route.metric() != INFINITY
                     && route.source.router_id == router_id
-                    && !is_usable(&self.sources, &prefix, route)
+                    && !is_usable(&self.sources, prefix, route)
             })
             .map(|route| (route.metric(), route.link))
             .collect();
         links.sort_unstable();
+        links.into_iter().take(MAX_ASKED).map(|(_, link)| link).collect()
+    }
+
+    fn send_seqno_request(&mut self, prefix: Prefix, router_id: RouterId, seqno: Seqno, links: Vec<LinkId>) {
         let request = Request::Seqno(SeqnoRequest { prefix, seqno, hop_count: HOP_COUNT, router_id });
-        for (_, link) in links.into_iter().take(MAX_ASKED) {
+        for link in links {
             self.queue_request(link, request);
         }
     }

@@ -26,6 +26,10 @@ const BURST: usize = 8;
 /// Between two bursts.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// Nothing that was announced before holds any more (RFC 8966, section 4.6.9).
+pub(super) const RETRACT_ALL: Update<'static> =
+    Update { prefix: None, interval: 0, seqno: Seqno(0), metric: INFINITY, router_id: None, proof: None };
+
 /// What a neighbour may be told about a prefix.
 struct Announcement {
     source: SourceId,
@@ -141,6 +145,12 @@ impl Router {
         record: &mut Unacked,
         due: &[(Prefix, Queued)],
     ) -> Result<(), Full> {
+        if let Some(tries) = outbox.clear {
+            writer.update(&RETRACT_ALL)?;
+            outbox.clear = None;
+            record.clear = true;
+            record.tries = record.tries.max(tries);
+        }
         while let Some((request, tries)) = outbox.requests.front().copied() {
             match &request {
                 Request::Route(prefix) => writer.route_request(prefix.as_ref())?,

@@ -46,9 +46,10 @@ impl SourceTable {
     /// The feasibility condition (section 3.5.1).
     pub(super) fn is_feasible(&self, prefix: &Prefix, source: &SourceId, seqno: Seqno, metric: u16) -> bool {
         metric == INFINITY
-            || self.entries.get(&(*prefix, *source)).is_none_or(|entry| {
-                entry.seqno.is_before(seqno) || (entry.seqno == seqno && metric < entry.metric)
-            })
+            || self
+                .entries
+                .get(&(*prefix, *source))
+                .is_none_or(|entry| entry.seqno.is_before(seqno) || (entry.seqno == seqno && metric < entry.metric))
     }
 
     /// The seqno that would make any metric feasible.

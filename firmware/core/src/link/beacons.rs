@@ -44,6 +44,19 @@ pub(crate) enum Verdict {
     Limited,
 }
 
+/// What a beacon is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recognised {
+    /// Another town's, or an answer to what we did not ask lately.
+    Foreign,
+    /// Our own, come back.
+    Own,
+    /// A holder of the town key made it, at some time.
+    Town,
+    /// A holder of the town key made it in answer to our SOLICIT.
+    Answer,
+}
+
 /// Of one period: the nonce that was shown, the secret of its cookies, and the ephemeral keys that came with them.
 struct Period {
     nonce: [u8; 16],
@@ -92,7 +105,7 @@ impl Beacons {
             in_second: 0,
             flood_until: Instant::START,
             answers: TokenBucket::new(ANSWER_INTERVAL, ANSWER_BURST),
-            handshakes: TokenBucket::new(Duration::from_micros(1_000_000 / HANDSHAKE_RATE as u64), HANDSHAKE_RATE),
+            handshakes: TokenBucket::new(Duration::from_micros(1_000_000 / u64::from(HANDSHAKE_RATE)), HANDSHAKE_RATE),
         }
     }
 
@@ -112,37 +125,60 @@ impl Beacons {
         self.rotate_at = now + NONCE_LIFE;
     }
 
-    fn tag(&self, tagged: &[u8]) -> [u8; 16] {
-        first_16(&blake3::keyed_hash(&self.key, tagged))
+    /// The tag over a beacon's first bytes and, in an answer, over the nonce of what it answers.
+    fn tag(&self, tagged: &[u8], answered: Option<&[u8; 16]>) -> [u8; 16] {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        hasher.update(tagged);
+        if let Some(nonce) = answered {
+            hasher.update(nonce);
+        }
+        first_16(&hasher.finalize())
     }
 
     /// A beacon with the present nonce.
     pub(crate) fn beacon(&self, solicit: bool) -> [u8; grange_wire::BEACON_LEN] {
-        let flags = BeaconFlags { solicit, cookie: false };
-        Beacon::write(flags, &self.current.nonce, |tagged| self.tag(tagged))
+        let flags = BeaconFlags { solicit, ..BeaconFlags::default() };
+        Beacon::write(flags, &self.current.nonce, |tagged| self.tag(tagged, None))
     }
 
     /// A beacon with a nonce for one address.
     pub(crate) fn cookie_beacon(&self, cookie: &[u8; 16]) -> [u8; grange_wire::BEACON_LEN] {
-        let flags = BeaconFlags { solicit: false, cookie: true };
-        Beacon::write(flags, cookie, |tagged| self.tag(tagged))
+        let flags = BeaconFlags { cookie: true, ..BeaconFlags::default() };
+        Beacon::write(flags, cookie, |tagged| self.tag(tagged, None))
     }
 
-    /// The answer to a SOLICIT from `at`; `None` if too many were asked for.
-    pub(crate) fn answer(&mut self, now: Instant, at: &Endpoint) -> Option<[u8; grange_wire::BEACON_LEN]> {
+    /// The answer to the SOLICIT with this nonce from `at`; `None` if too many were asked for.
+    pub(crate) fn answer(
+        &mut self,
+        now: Instant,
+        at: &Endpoint,
+        asked: &[u8; 16],
+    ) -> Option<[u8; grange_wire::BEACON_LEN]> {
         if !self.answers.take(now) {
             return None;
         }
-        Some(if self.flooded(now) { self.cookie_beacon(&self.current.cookie(at)) } else { self.beacon(false) })
+        let cookie = self.flooded(now);
+        let nonce = if cookie { self.current.cookie(at) } else { self.current.nonce };
+        let flags = BeaconFlags { solicit: false, cookie, answer: true };
+        Some(Beacon::write(flags, &nonce, |tagged| self.tag(tagged, Some(asked))))
     }
 
-    /// Whether a holder of the town key made the beacon.
-    pub(crate) fn recognises(&self, beacon: &Beacon<'_>) -> bool {
-        self.tag(beacon.tagged()).ct_eq(&beacon.tag()).into()
+    /// What a beacon is to us.
+    pub(crate) fn recognise(&self, beacon: &Beacon<'_>) -> Recognised {
+        let tagged = |answered| bool::from(self.tag(beacon.tagged(), answered).ct_eq(&beacon.tag()));
+        if self.is_own(&beacon.nonce()) {
+            Recognised::Own
+        } else if !beacon.flags().answer {
+            if tagged(None) { Recognised::Town } else { Recognised::Foreign }
+        } else if tagged(Some(&self.current.nonce)) || tagged(Some(&self.previous.nonce)) {
+            Recognised::Answer
+        } else {
+            Recognised::Foreign
+        }
     }
 
-    /// Whether the nonce is our own: a beacon of ours that came back.
-    pub(crate) fn is_own(&self, nonce: &[u8; 16]) -> bool {
+    /// Whether the nonce is our own.
+    fn is_own(&self, nonce: &[u8; 16]) -> bool {
         *nonce == self.current.nonce || *nonce == self.previous.nonce
     }
 
@@ -224,22 +260,44 @@ mod tests {
         Beacon::parse(bytes).unwrap().nonce()
     }
 
+    const GOLDEN_TAG: [u8; 16] = [153, 144, 79, 153, 69, 69, 195, 131, 249, 41, 105, 148, 76, 62, 107, 191];
+    const GOLDEN_ANSWER_TAG: [u8; 16] = [51, 163, 101, 105, 51, 74, 14, 117, 237, 197, 80, 126, 136, 103, 155, 202];
+
     #[test]
     fn golden_beacon() {
         let mut beacons = Beacons::new(&[7; 32], Instant::START, &mut Random::new([0; 32]));
         beacons.current.nonce = [0x11; 16];
         let bytes = beacons.beacon(true);
-        let golden_tag: [u8; 16] = {
-            let key = blake3::derive_key("grange v1 beacon", &[7; 32]);
-            let mut head = std::vec![1, 1, 0, 1];
-            head.extend([0x11; 16]);
-            first_16(&blake3::keyed_hash(&key, &head))
-        };
-        assert_eq!(bytes[..4], [1, 1, 0, 1]);
-        assert_eq!(bytes[20..], golden_tag);
-        assert!(beacons.recognises(&Beacon::parse(&bytes).unwrap()));
-        let stranger = Beacons::new(&[8; 32], Instant::START, &mut Random::new([0; 32]));
-        assert!(!stranger.recognises(&Beacon::parse(&bytes).unwrap()));
+        assert_eq!(bytes[..20], [&[1, 1, 0, 1][..], &[0x11; 16]].concat());
+        assert_eq!(bytes[20..], GOLDEN_TAG);
+        let answer = beacons.answer(Instant::START, &at(1), &[0x22; 16]).unwrap();
+        assert_eq!(answer[..20], [&[1, 1, 0, 4][..], &[0x11; 16]].concat());
+        assert_eq!(answer[20..], GOLDEN_ANSWER_TAG);
+        let beacon = Beacon::parse(&bytes).unwrap();
+        assert_eq!(beacons.recognise(&beacon), Recognised::Own);
+        let neighbour = Beacons::new(&[7; 32], Instant::START, &mut Random::new([1; 32]));
+        assert_eq!(neighbour.recognise(&beacon), Recognised::Town);
+        let stranger = Beacons::new(&[8; 32], Instant::START, &mut Random::new([2; 32]));
+        assert_eq!(stranger.recognise(&beacon), Recognised::Foreign);
+    }
+
+    #[test]
+    fn an_answer_is_good_for_who_asked_and_for_a_while() {
+        let mut now = Instant::START;
+        let mut random = Random::new([1; 32]);
+        let mut asker = Beacons::new(&[7; 32], now, &mut random);
+        let mut other = Beacons::new(&[7; 32], now, &mut random);
+        let asked = nonce_of(&asker.beacon(true));
+        let answer = other.answer(now, &at(1), &asked).unwrap();
+        let answer = Beacon::parse(&answer).unwrap();
+        assert_eq!(asker.recognise(&answer), Recognised::Answer);
+        assert_eq!(Beacons::new(&[7; 32], now, &mut random).recognise(&answer), Recognised::Foreign);
+        for _ in 0..2 {
+            assert_eq!(asker.recognise(&answer), Recognised::Answer);
+            now += NONCE_LIFE;
+            asker.rotate(now, &mut random);
+        }
+        assert_eq!(asker.recognise(&answer), Recognised::Foreign);
     }
 
     #[test]
@@ -284,7 +342,7 @@ mod tests {
         assert!(beacons.current.seen.is_empty());
 
         let later = now + Duration::from_secs(1);
-        let cookie = nonce_of(&beacons.answer(later, &at(9)).unwrap());
+        let cookie = nonce_of(&beacons.answer(later, &at(9), &[0; 16]).unwrap());
         assert_eq!(beacons.judge(later, &cookie, &[9; 32], &at(8)), Verdict::Stale, "bound to another port");
         for n in 0..10_000_u32 {
             ephemeral[..4].copy_from_slice(&n.to_be_bytes());

@@ -11,6 +11,9 @@ use crate::{Instant, LinkTraffic};
 /// Data was sent and nothing came back for so long: ask. Longer than most answers take on a mesh.
 const SUSPECT_AFTER: Duration = Duration::from_millis(250);
 
+/// A link whose traffic stopped is asked at most this often, so that a flow with pauses costs little.
+const HUSH_PAUSE: Duration = Duration::from_secs(2);
+
 /// An idle link is asked when two hellos are missing...
 const IDLE_ASK: Duration = Duration::from_millis(8500);
 
@@ -28,7 +31,7 @@ const SPACING_MAX: Duration = Duration::from_secs(1);
 
 /// First and longest pause between the probes of a dead link.
 const DEAD_PROBE_MIN: Duration = Duration::from_millis(250);
-const DEAD_PROBE_MAX: Duration = Duration::from_secs(8);
+const DEAD_PROBE_MAX: Duration = Duration::from_secs(2);
 
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +68,10 @@ pub(crate) struct Liveness {
     heard: Instant,
     /// Since when data was sent without anything coming back.
     unanswered: Option<Instant>,
+    /// When data came last, if nothing came after it. The neighbour's own detour around a dead link begins with a
+    /// silence here; without asking, this end would notice only when it next sends.
+    hushed: Option<Instant>,
+    hush_asked: Option<Instant>,
     traffic: LinkTraffic,
     next_id: u32,
     last_probe: Option<(u32, Instant)>,
@@ -79,6 +86,8 @@ impl Liveness {
             state: State::Calm,
             heard: now,
             unanswered: None,
+            hushed: None,
+            hush_asked: None,
             traffic: LinkTraffic::default(),
             next_id: first_id,
             last_probe: None,
@@ -102,15 +111,21 @@ impl Liveness {
         (self.srtt.unwrap_or(Duration::ZERO) * 2).clamp(SPACING_MIN, SPACING_MAX)
     }
 
-    /// A control frame of the neighbour authenticated, after `skipped` counters that did not come.
-    pub(crate) fn heard(&mut self, now: Instant, skipped: u64) {
-        self.loss.received(skipped);
+    /// A control frame of the neighbour authenticated, after `skipped` counters that did not come, or (not `newest`)
+    /// after later ones.
+    pub(crate) fn heard(&mut self, now: Instant, skipped: u64, newest: bool) {
+        if newest {
+            self.loss.received(skipped);
+        } else {
+            self.loss.overtaken();
+        }
         self.alive(now);
     }
 
     fn alive(&mut self, now: Instant) {
         self.heard = now;
         self.unanswered = None;
+        self.hushed = None;
         if let State::Doubt(doubt) = self.state {
             // The last probe may still be answered; those before it failed.
             self.loss.probed(doubt.sent.saturating_sub(1), doubt.sent);
@@ -141,6 +156,7 @@ impl Liveness {
         }
         if traffic.received_packets > before.received_packets {
             self.alive(now);
+            self.hushed = Some(now);
         } else if traffic.sent_packets > before.sent_packets && self.unanswered.is_none() {
             self.unanswered = Some(now);
         }
@@ -161,11 +177,18 @@ impl Liveness {
         match self.state {
             State::Calm => {
                 let idle = self.heard + IDLE_ASK;
-                self.unanswered.map_or(idle, |since| idle.min(since + SUSPECT_AFTER))
+                let unanswered = self.unanswered.map(|since| since + SUSPECT_AFTER);
+                [unanswered, self.hush_due()].into_iter().flatten().fold(idle, Instant::min)
             }
             State::Doubt(doubt) => doubt.next,
             State::Dead { next, .. } => next,
         }
+    }
+
+    /// When to ask why no more data comes.
+    fn hush_due(&self) -> Option<Instant> {
+        let due = self.hushed? + SUSPECT_AFTER;
+        Some(self.hush_asked.map_or(due, |asked| due.max(asked + HUSH_PAUSE)))
     }
 
     /// What is due now, if anything.
@@ -175,13 +198,20 @@ impl Liveness {
         }
         match self.state {
             State::Calm => {
-                let busy = self.unanswered.is_some_and(|since| now >= since + SUSPECT_AFTER);
+                let hush = self.hush_due().is_some_and(|due| now >= due);
+                if hush {
+                    self.hushed = None;
+                    self.hush_asked = Some(now);
+                }
+                let busy = hush || self.unanswered.is_some_and(|since| now >= since + SUSPECT_AFTER);
                 let doubt = Doubt { sent: 0, enough: self.loss.probes(), next: now, idle: !busy };
                 Some(self.probe(now, doubt))
             }
             State::Doubt(mut doubt) => {
                 // Traffic that began to go unanswered makes an idle doubt urgent.
-                doubt.idle &= !self.unanswered.is_some_and(|since| now >= since + SUSPECT_AFTER);
+                if self.unanswered.is_some_and(|since| now >= since + SUSPECT_AFTER) {
+                    doubt.idle = false;
+                }
                 if doubt.sent >= doubt.enough && (!doubt.idle || now >= self.heard + IDLE_DEAD) {
                     self.kill(now);
                     return Some(Step::Died);
@@ -204,5 +234,46 @@ impl Liveness {
         self.state = State::Doubt(doubt);
         self.last_probe = Some((id, now));
         Step::Probe(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn received(packets: u64) -> LinkTraffic {
+        LinkTraffic { received_packets: packets, ..LinkTraffic::default() }
+    }
+
+    #[test]
+    fn traffic_that_stops_is_asked_after_but_not_at_every_pause() {
+        let mut liveness = Liveness::new(Instant::START, 0, None);
+        let mut now = Instant::START;
+        let mut asked = 0;
+        for packets in 1..=10 {
+            liveness.traffic(now, received(packets));
+            assert_eq!(liveness.handle_timeout(now), None);
+            now += SUSPECT_AFTER;
+            if let Some(Step::Probe(id)) = liveness.handle_timeout(now) {
+                asked += 1;
+                liveness.answered(now, id);
+                liveness.heard(now, 0, true);
+            }
+            now += SUSPECT_AFTER;
+        }
+        // Five seconds with a pause each half second: at the start, and every two seconds.
+        assert_eq!(asked, 3);
+    }
+
+    #[test]
+    fn a_link_whose_traffic_stopped_for_good_dies() {
+        let mut liveness = Liveness::new(Instant::START, 0, None);
+        (0..40).for_each(|_| liveness.heard(Instant::START, 0, true));
+        liveness.traffic(Instant::START, received(1));
+        while !liveness.is_dead() {
+            let due = liveness.timeout();
+            liveness.handle_timeout(due);
+            assert!(due <= Instant::START + Duration::from_secs(1));
+        }
     }
 }

@@ -13,7 +13,8 @@ const SKIPPED_MAX: u64 = 4;
 /// Even a link that loses nothing gets this many chances.
 pub(crate) const PROBES_MIN: u32 = 4;
 
-/// More are never sent: with a probe each 50 ms, silence is found within 1.3 s. Enough for a loss of a quarter each way.
+/// More are never sent: with a probe each 50 ms, silence is found within 1.3 s. Enough for a loss of a quarter each
+/// way.
 pub(crate) const PROBES_MAX: u32 = 18;
 
 /// The share of round trips that fail, from probes and from gaps in the neighbour's counters.
@@ -24,12 +25,17 @@ pub(crate) struct LossEstimate {
 }
 
 impl LossEstimate {
-    /// A frame came, after `skipped` counters that did not (yet). What is lost one way is taken to be lost the other way
-    /// too, so each counts for two failed round trips in one.
+    /// A frame came, after `skipped` counters that did not (yet). What is lost one way is taken to be lost the other
+    /// way too, so each counts for two failed round trips in one.
     pub(crate) fn received(&mut self, skipped: u64) {
         // At most SKIPPED_MAX.
         let skipped = skipped.min(SKIPPED_MAX) as u32;
         self.add(2 * skipped, 1 + skipped);
+    }
+
+    /// A frame came after later ones: what [`received`](Self::received) counted for its gap was no loss.
+    pub(crate) fn overtaken(&mut self) {
+        self.failed = self.failed.saturating_sub(2);
     }
 
     /// Of `total` probes, `failed` were not answered.
@@ -82,8 +88,18 @@ mod tests {
         assert!((13..=15).contains(&lossy.probes()), "{}", lossy.probes());
 
         let mut gaps = fresh;
-        (0..400).for_each(|n: u32| gaps.received(u64::from(n % 4 == 0)));
+        (0..400).for_each(|n: u32| gaps.received(u64::from(n.is_multiple_of(4))));
         assert!((14..=17).contains(&gaps.probes()), "{}", gaps.probes());
+    }
+
+    #[test]
+    fn reordering_is_no_loss() {
+        let mut loss = LossEstimate::default();
+        for _ in 0..20 {
+            loss.received(1);
+            loss.overtaken();
+        }
+        assert!(loss.probes() <= 6, "{}", loss.probes());
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod random;
 mod session;
 mod window;
 
-pub(crate) use beacons::{Beacons, Verdict};
+pub(crate) use beacons::{Beacons, Recognised, Verdict};
 pub(crate) use bucket::TokenBucket;
 pub(crate) use liveness::{Liveness, Step};
 pub(crate) use mtu::MtuSearch;

@@ -261,6 +261,27 @@ mod tests {
         assert_eq!(&opened[..4], b"abcd");
     }
 
+    /// The same seeds give the same bytes on every machine and in every version that speaks protocol 1.
+    #[test]
+    fn golden_handshake() {
+        let ((a, _), (b, _)) = (context(1, 9), context(2, 9));
+        let (mut ra, mut rb) = (Random::new([1; 32]), Random::new([2; 32]));
+        let (mut i, mut r) = (a.initiate(&mut ra).unwrap(), b.respond(&mut rb).unwrap());
+        let one = i.write(&[], &[0x11; 20]).unwrap();
+        r.read(&one).unwrap();
+        let two = r.write(&[], b"hello of the responder").unwrap();
+        i.read(&two).unwrap();
+        let three = i.write(&[], b"hello of the initiator").unwrap();
+        r.read(&three).unwrap();
+        let keys = i.establish(LinkIndex(1), LinkIndex(2)).unwrap().keys;
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| std::format!("{byte:02x}")).collect::<std::string::String>();
+        let digest = |bytes: &[u8]| hex(&blake3::hash(bytes).as_bytes()[..8]);
+        assert_eq!(
+            [digest(&one), digest(&two), digest(&three), hex(&keys.seal[..8]), hex(&keys.open[..8])],
+            ["e88f46c1ccc576cd", "76b72d83d2aec8c7", "59b61aa10b1c1d91", "f2b3e1640c60bc3f", "22cfbeeed9ead4f1"]
+        );
+    }
+
     #[test]
     fn a_foreign_town_key_fails_at_the_first_message() {
         let ((a, _), (b, _)) = (context(1, 9), context(2, 8));
@@ -284,6 +305,45 @@ mod tests {
             assert!(i.read(&two[..at]).is_err(), "cut at {at}");
         }
         assert_eq!(i.read(&two).unwrap(), b"hello");
+    }
+
+    /// Everything from snow but the random numbers.
+    struct Plain;
+
+    impl CryptoResolver for Plain {
+        fn resolve_rng(&self) -> Option<Box<dyn SnowRandom>> {
+            Some(Box::new(Random::new([5; 32])))
+        }
+        fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
+            DefaultResolver.resolve_dh(choice)
+        }
+        fn resolve_hash(&self, choice: &HashChoice) -> Option<Box<dyn Hash>> {
+            DefaultResolver.resolve_hash(choice)
+        }
+        fn resolve_cipher(&self, choice: &CipherChoice) -> Option<Box<dyn Cipher>> {
+            DefaultResolver.resolve_cipher(choice)
+        }
+    }
+
+    #[test]
+    fn our_diffie_hellman_agrees_with_snows() {
+        let ((a, alice), (_, bob)) = (context(1, 9), context(2, 9));
+        let mut i = a.initiate(&mut Random::new([1; 32])).unwrap();
+        let private = bob.link_private();
+        let mut r = Builder::with_resolver(PATTERN.parse().unwrap(), Box::new(Plain))
+            .prologue(PROLOGUE)
+            .and_then(|builder| builder.local_private_key(&*private))
+            .and_then(|builder| builder.psk(0, &[9; 32]))
+            .and_then(Builder::build_responder)
+            .unwrap();
+        let mut buffer = [0; 256];
+        r.read_message(&i.write(&[], b"").unwrap(), &mut buffer).unwrap();
+        let len = r.write_message(b"two", &mut buffer).unwrap();
+        assert_eq!(i.read(&buffer[..len]).unwrap(), b"two");
+        r.read_message(&i.write(&[], b"").unwrap(), &mut buffer).unwrap();
+        assert_eq!(i.remote_static(), Some(bob.link_public()));
+        assert_eq!(r.get_remote_static(), Some(&alice.link_public()[..]));
+        assert_eq!(i.state.get_handshake_hash(), r.get_handshake_hash());
     }
 
     #[test]

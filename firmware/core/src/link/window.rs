@@ -4,8 +4,8 @@ use alloc::{boxed::Box, vec};
 
 /// Which of the last `BITS` counters of one direction under one key were seen.
 ///
-/// A ring of 64-bit words, one more than `BITS` needs, so that sliding clears whole words. A counter that lies `BITS` or
-/// more behind the highest one is refused.
+/// A ring of 64-bit words, one more than `BITS` needs, so that sliding clears whole words. A counter that lies `BITS`
+/// or more behind the highest one is refused.
 ///
 /// Order of calls for a frame: [`may_accept`](Self::may_accept) to save the decryption of an old one, authenticate,
 /// then [`accept`](Self::accept), whose answer alone counts.

@@ -3,7 +3,7 @@
 use grange_wire::Beacon;
 
 use super::{host::Host, membership::Membership};
-use crate::{Endpoint, Instant, Target};
+use crate::{Endpoint, IfaceId, Instant, Target, link::Recognised};
 
 impl Membership {
     /// Sends the beacons and the solicits that are due.
@@ -40,24 +40,29 @@ impl Membership {
             host.stats.malformed += 1;
             return;
         };
-        if !self.beacons.recognises(&beacon) {
-            host.stats.foreign += 1;
-            return;
-        }
-        let nonce = beacon.nonce();
-        if self.beacons.is_own(&nonce) {
-            return; // A multicast of ours that came back.
-        }
-        let flags = beacon.flags();
+        let proved = match self.beacons.recognise(&beacon) {
+            Recognised::Foreign => {
+                host.stats.foreign += 1;
+                return;
+            }
+            Recognised::Own => return,
+            Recognised::Town => false,
+            Recognised::Answer => true,
+        };
+        let (nonce, flags) = (beacon.nonce(), beacon.flags());
         if flags.solicit {
-            match self.beacons.answer(now, &from) {
+            match self.beacons.answer(now, &from, &nonce) {
                 Some(answer) => host.send(Target::Endpoint(from), answer.to_vec()),
                 None => host.stats.limited += 1,
             }
         }
-        if self.feed_attempt(host, now, from, nonce, flags) || self.live_link_at(&from).is_some() {
+        if self.feed_attempt(host, now, from, nonce, flags, proved) || self.live_link_at(&from).is_some() {
             return;
         }
-        self.approach(host, now, from, nonce, flags.solicit);
+        // Over interface 0 nobody is heard unasked: who has us for a static peer asks and then begins. Anything else
+        // may be a beacon of long ago, sent in another's name to have us send him more.
+        if from.iface != IfaceId(0) || proved || host.statics.iter().any(|peer| peer.at == from) {
+            self.approach(host, now, from, nonce, flags.solicit);
+        }
     }
 }

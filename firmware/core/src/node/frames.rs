@@ -88,7 +88,7 @@ impl Membership {
             }
         };
         if link.is_live() {
-            link.liveness.heard(now, opened.skipped);
+            link.liveness.heard(now, opened.skipped, opened.newest);
             if present && opened.newest {
                 self.move_link(host, now, id, from);
             }

@@ -201,7 +201,7 @@ impl Membership {
         link.rekey_at = rekey_at(host, &link.session);
         link.sent_before = link.liveness.sent_packets();
         link.liveness.measured(rtt);
-        link.liveness.heard(now, 0);
+        link.liveness.heard(now, 0, true);
         link.add_alias(sought);
         host.tell(Event::LinkRekeyed { link: id, keys });
         self.move_link(host, now, id, endpoint);

@@ -1,6 +1,6 @@
 //! Handshakes on their way: those that we begin ([`Attempt`]) and those that a neighbour began ([`Responder`]).
 
-use alloc::{string::String, vec, vec::Vec};
+use alloc::{boxed::Box, string::String, vec, vec::Vec};
 use core::time::Duration;
 
 use grange_wire::{BeaconFlags, Finish, Hello, Initiation, InitiationPayload, LinkIndex, NAME_MAX, Response};
@@ -31,8 +31,12 @@ const RESPONDER_LIFE: Duration = Duration::from_secs(5);
 const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(4);
 
-/// Tries before an attempt is given up; a beacon begins another.
+/// Tries before an attempt at a known neighbour is given up.
 const TRIES: u8 = 7;
+
+/// The same at whoever a beacon came from, for the next beacon begins another: an old beacon in another's name makes us
+/// send him no more than these.
+const STRANGER_TRIES: u8 = 4;
 
 /// The last message comes again at most this far apart, so that the neighbour is not kept waiting.
 const FINISH_RETRY_MAX: Duration = Duration::from_secs(1);
@@ -52,6 +56,10 @@ const COOKIES_MAX: u8 = 3;
 /// A handshake that we begin with whoever is at an endpoint.
 pub(super) struct Attempt {
     nonce: Option<[u8; 16]>,
+    /// The nonce came in answer to what we asked.
+    proved: bool,
+    /// When it is given up.
+    limit: u8,
     tries: u8,
     cookies: u8,
     /// When to act next.
@@ -63,12 +71,16 @@ enum Stage {
     /// We asked for a beacon, or let the neighbour begin.
     Waiting,
     /// Message 1 is sent.
-    Initiated { handshake: Handshake, ephemeral: [u8; 32], local: LinkIndex, sent: Instant, forgeries: u8 },
+    Initiated { handshake: Box<Handshake>, ephemeral: [u8; 32], local: LinkIndex, sent: Instant, forgeries: u8 },
     /// Message 3 is sent; whether it came shows in the neighbour's first frame.
-    Finishing { datagram: Vec<u8>, arrival: Arrival },
+    Finishing { datagram: Vec<u8>, arrival: Box<Arrival> },
 }
 
 impl Attempt {
+    fn new(nonce: Option<[u8; 16]>, limit: u8, next: Instant, stage: Stage) -> Self {
+        Self { nonce, proved: false, limit, tries: 0, cookies: 0, next, stage }
+    }
+
     pub(super) fn timeout(&self) -> Instant {
         self.next
     }
@@ -119,14 +131,14 @@ impl Membership {
         if self.attempts.contains_key(&to) {
             return;
         }
-        self.add_attempt(host, to, Attempt { nonce: None, tries: 0, cookies: 0, next: now, stage: Stage::Waiting });
+        self.add_attempt(host, to, Attempt::new(None, TRIES, now, Stage::Waiting));
         self.run_attempt(host, now, to);
     }
 
     /// A stranger's beacon showed this nonce. `yields`: it asked for ours and will begin.
     pub(super) fn approach(&mut self, host: &mut Host, now: Instant, to: Endpoint, nonce: [u8; 16], yields: bool) {
         let next = if yields { now + host.random.jitter(YIELD) } else { now };
-        self.add_attempt(host, to, Attempt { nonce: Some(nonce), tries: 0, cookies: 0, next, stage: Stage::Waiting });
+        self.add_attempt(host, to, Attempt::new(Some(nonce), STRANGER_TRIES, next, Stage::Waiting));
         self.run_attempt(host, now, to);
     }
 
@@ -138,15 +150,22 @@ impl Membership {
         at: Endpoint,
         nonce: [u8; 16],
         flags: BeaconFlags,
+        proved: bool,
     ) -> bool {
         let lower = self.beacons.is_lower(&nonce);
         let Some(attempt) = self.attempts.get_mut(&at) else { return false };
+        let restart = matches!(attempt.stage, Stage::Initiated { .. }) && flags.cookie && attempt.cookies < COOKIES_MAX;
+        // A beacon that may be of long ago takes no fresh nonce's place.
+        if attempt.proved && !proved && !restart {
+            return true;
+        }
+        attempt.proved = proved;
         let fresh = attempt.nonce.replace(nonce) != Some(nonce);
         match attempt.stage {
             Stage::Waiting if fresh && attempt.tries > 0 => attempt.next = now,
             // Both asked and both answer: who shows the lower nonce begins.
             Stage::Waiting if attempt.tries == 0 && !flags.solicit && lower => attempt.next = now,
-            Stage::Initiated { .. } if fresh && flags.cookie && attempt.cookies < COOKIES_MAX => {
+            Stage::Initiated { .. } if fresh && restart => {
                 attempt.cookies += 1;
                 attempt.next = now;
             }
@@ -183,14 +202,11 @@ impl Membership {
             return;
         }
         attempt.tries += 1;
-        let (limit, longest) = match attempt.stage {
-            Stage::Finishing { .. } => (FINISH_TRIES, FINISH_RETRY_MAX),
-            _ => (TRIES, RETRY_MAX),
-        };
-        if attempt.tries > limit {
+        if attempt.tries > attempt.limit {
             self.drop_attempt(to);
             return;
         }
+        let longest = if matches!(attempt.stage, Stage::Finishing { .. }) { FINISH_RETRY_MAX } else { RETRY_MAX };
         let pause = (RETRY_MIN * (1 << (attempt.tries - 1).min(8))).min(longest);
         attempt.next = now + host.random.jitter(pause);
         if let Stage::Finishing { datagram, .. } = &attempt.stage {
@@ -219,7 +235,7 @@ impl Membership {
         if let Some(old) = attempt.local() {
             self.indexes.remove(&old.0);
         }
-        attempt.stage = Stage::Initiated { handshake, ephemeral, local, sent: now, forgeries: 0 };
+        attempt.stage = Stage::Initiated { handshake: Box::new(handshake), ephemeral, local, sent: now, forgeries: 0 };
         self.indexes.insert(local.0, Owner::Attempt(to));
         host.send(Target::Endpoint(to), datagram);
     }
@@ -368,18 +384,12 @@ impl Membership {
         let Some(Attempt { stage: Stage::Initiated { handshake, .. }, .. }) = self.drop_attempt(to) else { return };
         let Some((peer, run)) = self.identify(host, &handshake, theirs) else { return };
         let Ok(finish) = finish else { return };
-        let Some((session, keys)) = establish(handshake, now, local, remote, true) else { return };
-        let arrival = Arrival { peer, run, endpoint: from, sought: to, session, keys, rtt, finish: None };
+        let Some((session, keys)) = establish(*handshake, now, local, remote, true) else { return };
+        let arrival = Box::new(Arrival { peer, run, endpoint: from, sought: to, session, keys, rtt, finish: None });
         if let Some(link) = self.renewed_by(&arrival) {
             host.tell(Event::LinkKeysOffered { link, keys: arrival.keys.clone() });
         }
-        let attempt = Attempt {
-            nonce: None,
-            tries: 0,
-            cookies: 0,
-            next: now,
-            stage: Stage::Finishing { datagram: finish, arrival },
-        };
+        let attempt = Attempt::new(None, FINISH_TRIES, now, Stage::Finishing { datagram: finish, arrival });
         self.indexes.insert(local.0, Owner::Attempt(to));
         self.attempts.insert(to, attempt);
         self.run_attempt(host, now, to);
@@ -388,7 +398,7 @@ impl Membership {
     /// The neighbour's first frame shows that it has the session: the link is there.
     pub(super) fn confirm(&mut self, host: &mut Host, now: Instant, to: Endpoint) {
         if let Some(Attempt { stage: Stage::Finishing { arrival, .. }, .. }) = self.drop_attempt(to) {
-            self.arrive(host, now, arrival);
+            self.arrive(host, now, *arrival);
         }
     }
 

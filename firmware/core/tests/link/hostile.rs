@@ -1,6 +1,6 @@
 //! Strangers: another town, replays, forgeries, floods. Silence is the answer, and nothing changes.
 
-use grange_core::{Endpoint, IfaceId, IfaceKind, Instant};
+use grange_core::{Endpoint, IfaceId, IfaceKind, IfaceState, Instant};
 use grange_wire::DatagramKind;
 use proptest::prelude::*;
 use rand_core::Rng;
@@ -136,10 +136,9 @@ fn a_flood_of_genuine_initiations_is_met_with_cookies_and_bounded_work() {
     // The attacker holds the town key and makes initiations as fast as it likes, from ever new addresses.
     let mut net = Net::pair();
     net.run_for(ms(1000));
-    let fresh = net.log.iter().filter(|(_, flight)| flight.kind() == Some(DatagramKind::Beacon) && flight.sender == 0);
-    let beacon = fresh.last().unwrap().1.payload.clone();
+    let shown = |flight: &Flight| flight.kind() == Some(DatagramKind::Beacon) && flight.sender == 0;
+    let beacon = net.log.iter().rfind(|(_, flight)| shown(flight)).unwrap().1.payload.clone();
     let (mut responses, mut cookies) = (0, 0);
-    let target = net.peers[0].node.id();
     let mut now = net.now;
     for n in 0..3000_u32 {
         // A node of its own for each address: hears the beacon and begins.
@@ -153,12 +152,18 @@ fn a_flood_of_genuine_initiations_is_met_with_cookies_and_bounded_work() {
             now,
             std::array::from_fn(|at| n.to_be_bytes()[at % 4]),
         );
-        let from: std::net::SocketAddr = (std::net::Ipv4Addr::from(0x0a00_0000 + n), 7264).into();
-        let at = |addr| Endpoint { iface: IfaceId(0), addr };
-        attacker.handle_datagram(now, at("10.200.0.1:7264".parse().unwrap()), &beacon);
-        while let Some(transmit) = attacker.poll_transmit() {
-            net.peers[0].node.handle_datagram(now, at(from), &transmit.payload);
-        }
+        let at = |last: u32| {
+            let ip = std::net::Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, (last >> 16) as u16, last as u16);
+            Endpoint { iface: IfaceId(1), addr: (ip, 7264).into() }
+        };
+        let state = IfaceState { kind: IfaceKind::Wired, mtu: 1500, up: true, beacons: false };
+        attacker.set_iface(now, IfaceId(1), Some(state));
+        attacker.handle_datagram(now, at(1), &beacon);
+        attacker.handle_timeout(now + ms(400));
+        let initiation = std::iter::from_fn(|| attacker.poll_transmit())
+            .find(|transmit| DatagramKind::of(&transmit.payload) == Some(DatagramKind::Initiation))
+            .unwrap();
+        net.peers[0].node.handle_datagram(now, at(0x0001_0000 + n), &initiation.payload);
         while let Some(transmit) = net.peers[0].node.poll_transmit() {
             match DatagramKind::of(&transmit.payload) {
                 Some(DatagramKind::Response) => responses += 1,
@@ -168,8 +173,7 @@ fn a_flood_of_genuine_initiations_is_met_with_cookies_and_bounded_work() {
         }
         now = Instant::from_micros(now.as_micros() + 300);
     }
-    assert_eq!(net.peers[0].node.id(), target);
-    assert!(responses <= 64, "{responses} answers that cost Diffie-Hellman work");
+    assert!((1..=50).contains(&responses), "{responses} answers that cost Diffie-Hellman work");
     assert!((1..=200).contains(&cookies), "{cookies} cookies");
     // Who does answer from its address still gets in.
     net.now = now;
@@ -187,7 +191,7 @@ fn noise_on_the_air_keeps_no_neighbours_apart() {
             net.random().fill_bytes(&mut payload);
             payload[..4].copy_from_slice(&[kind, 1, 0, 0]);
             let from = Endpoint { iface: IfaceId(1), addr: "[fe80::666]:7264".parse().unwrap() };
-            net.deliver(Flight { sender: 1, receiver: 0, from, payload });
+            net.deliver(&Flight { sender: 1, receiver: 0, from, payload });
         }
         net.run_for(ms(5));
     }

@@ -65,7 +65,7 @@ fn a_link_that_comes_back_is_used_again_at_once() {
     net.run_for(ms(20_000));
     assert!(net.links(0).is_empty() && net.links(1).is_empty());
     net.wires[0].cut = false;
-    net.run_for(ms(5200));
+    net.run_for(ms(2300));
     net.assert_linked(0, 1);
     assert_ne!(net.links(0), old);
     net.run_for(ms(60_000));

@@ -157,10 +157,10 @@ fn duplicated_and_late_messages_make_one_link() {
         net.run_for(ms(1));
         // Everything comes twice more: at once, and once everything else has come.
         let again: Vec<_> = net.log.iter().filter(|(at, _)| *at == net.now).map(|(_, flight)| flight.clone()).collect();
-        again.into_iter().for_each(|flight| net.deliver(flight));
+        again.into_iter().for_each(|flight| net.deliver(&flight));
     }
     let all: Vec<_> = net.log.iter().map(|(_, flight)| flight.clone()).collect();
-    all.into_iter().for_each(|flight| net.deliver(flight));
+    all.into_iter().for_each(|flight| net.deliver(&flight));
     net.run_for(ms(10_000));
     net.assert_linked(0, 1);
     assert_eq!((net.ups(0).len(), net.ups(1).len()), (1, 1));
@@ -205,7 +205,7 @@ fn a_node_makes_no_link_with_itself() {
     net.run_for(ms(30_000));
     for mut flight in beacons {
         flight.from.addr.set_port(1);
-        net.deliver(flight);
+        net.deliver(&flight);
     }
     net.run_for(ms(30_000));
     assert!(net.ups(0).is_empty());

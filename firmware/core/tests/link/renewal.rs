@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use grange_core::{DownReason, Event, IfaceKind};
 use grange_wire::{DatagramKind, PORT};
 
-use crate::net::{Net, ms};
+use crate::net::{Flight, Net, ms};
 
 #[test]
 fn new_keys_come_under_traffic_without_a_gap() {
@@ -14,14 +14,14 @@ fn new_keys_come_under_traffic_without_a_gap() {
         net.wires[0].latency = ms(latency);
         net.keep_log = false;
         net.run_for(ms(1000));
-        net.add_flow(0, 1, ms(3));
-        net.add_flow(1, 0, ms(3));
-        net.run_for(ms(3_600_000));
-        assert!((26..=32).contains(&net.rekeys(0)), "{}", net.rekeys(0));
+        net.add_flow(0, 1, ms(5));
+        net.add_flow(1, 0, ms(5));
+        net.run_for(ms(1_200_000));
+        assert!((8..=10).contains(&net.rekeys(0)), "{}", net.rekeys(0));
         assert_eq!(net.rekeys(0), net.rekeys(1));
         assert_eq!((net.ups(0).len(), net.downs(0).len(), net.downs(1).len()), (1, 0, 0));
         assert_eq!(net.undecipherable, 0, "latency {latency}");
-        assert!(net.deciphered > 2_300_000);
+        assert!(net.deciphered > 479_000);
         net.assert_linked(0, 1);
     }
 }
@@ -143,9 +143,8 @@ fn a_link_follows_its_neighbours_address() {
 fn an_old_frame_from_elsewhere_moves_nothing() {
     let mut net = Net::pair();
     net.run_for(ms(20_000));
-    let frames =
-        net.log.iter().filter(|(_, flight)| flight.kind() == Some(DatagramKind::Control) && flight.receiver == 0);
-    let held = frames.last().unwrap().1.clone();
+    let control = |flight: &Flight| flight.kind() == Some(DatagramKind::Control) && flight.receiver == 0;
+    let held = net.log.iter().rfind(|(_, flight)| control(flight)).unwrap().1.clone();
     let mut net = Net::pair();
     // The same run again; this time the frame is held back until a newer one has come.
     let wanted = held.payload.clone();
@@ -154,7 +153,7 @@ fn an_old_frame_from_elsewhere_moves_nothing() {
     let mut late = held;
     late.from.addr.set_port(9);
     let drops = net.peers[0].node.stats();
-    net.deliver(late);
+    net.deliver(&late);
     assert_eq!(net.peers[0].node.stats(), drops, "it is taken, since it was not seen");
     assert_eq!(net.peers[0].node.links().next().unwrap().endpoint, net.endpoint(1, 0));
 }

@@ -8,6 +8,8 @@ mod packet;
 mod proof;
 mod seqno;
 mod sub_tlv;
+#[cfg(test)]
+mod tests;
 mod tlv;
 mod writer;
 

@@ -147,7 +147,7 @@ fn perform(town: &Town, watch: &Watch, act: &Act) -> Result<()> {
         Act::Restart(number) => {
             let node = &town.nodes()[number];
             watch.log(format!("> {} restarts", node.name()));
-            watch.acted(at, &format!("{}'s restart", node.name()));
+            watch.acted(at, node.name());
             if node.is_running() {
                 node.stop()?;
             }

@@ -107,7 +107,7 @@ fn draw_events(view: &View, area: Rect, buffer: &mut Buffer) {
             sign(view.internet.1, "IPv6"),
         ]),
         Line::from(format!(
-            "download {}B/s   last stop of traffic {}",
+            "download {}B/s   last stop {}",
             rate_text(view.download),
             view.last_gap.map_or("-".into(), time_text)
         )),

@@ -22,8 +22,8 @@ const BACK: Duration = Duration::from_secs(3);
 const ECHO_INTERVAL: Duration = Duration::from_millis(10);
 /// Bytes a second of the download that runs through the cuts.
 const DOWNLOAD_RATE: u64 = 1_000_000;
-/// Enough for all the cuts; what is left over is fetched faster than that in the end, or not at all.
-const DOWNLOAD_LENGTH: u64 = 40_000_000;
+/// About as long as the cuts take.
+const DOWNLOAD_LENGTH: u64 = 20_000_000;
 
 /// The goals so far.
 #[derive(Default)]
@@ -244,12 +244,25 @@ fn cuts(town: &Town, score: &mut Score) {
     });
 }
 
-/// The wire in use at this place of lena's way to the Internet.
+/// A wire of lena's way to the Internet: the one at this place, or the nearest that carries the answers too, if the way
+/// back is another one (all ways are equally good).
 fn used_wire(town: &Town, place: usize) -> Result<usize> {
+    let home = town.node(FIRST)?.keys()?.prefix;
     let (way, _) =
         wait_until("a way to the Internet", Duration::from_secs(5), || town.way(FIRST, "0.0.0.0/0").map(Some))?;
-    let pair = way.get(place..place + 2).with_context(|| format!("the way is too short: {way:?}"))?;
-    plan::wire_between(&pair[0], &pair[1]).with_context(|| format!("no wire for {pair:?}"))
+    let back = town.way(GATEWAY, &home)?;
+    let wires = |way: &[String]| -> Vec<usize> {
+        way.windows(2).filter_map(|pair| plan::wire_between(&pair[0], &pair[1])).collect()
+    };
+    let (there, back) = (wires(&way), wires(&back));
+    let mut nearest: Vec<usize> = (0..there.len()).collect();
+    nearest.sort_by_key(|other| other.abs_diff(place));
+    nearest
+        .iter()
+        .map(|place| there[*place])
+        .find(|wire| back.contains(wire))
+        .or_else(|| there.get(place).copied())
+        .with_context(|| format!("the way is too short: {way:?}"))
 }
 
 /// Waits until both ends of a wire list each other as neighbours.

@@ -337,9 +337,9 @@ fn watch_traffic(shared: &Shared) {
                 let gap = streams.iter().flatten().map(|it| it.report().gap(*at, Instant::now())).max();
                 let gap = gap.unwrap_or_default();
                 shared.log(if flows {
-                    format!("{what}: traffic stood still for {}", time_text(gap))
+                    format!("{what}: stopped traffic {}", time_text(gap))
                 } else {
-                    format!("{what}: traffic does not come back")
+                    format!("{what}: stopped traffic for good")
                 });
                 shared.view().last_gap = flows.then_some(gap);
                 pending = None;

@@ -11,6 +11,10 @@ use crate::plane::aead::TAG_LEN;
 /// Longest UDP payload over IPv4, which bounds a batch over IPv6 too.
 const MAX_BYTES: usize = 65_507;
 
+/// The longest packet in one frame.
+pub(super) const MAX_PACKET: u16 = 65_474;
+const _: () = assert!(MAX_PACKET as usize + OVERHEAD == MAX_BYTES);
+
 /// Frames of one link, of equal length but for the last, sealed in place.
 pub(super) struct Batch {
     bytes: Box<[u8]>,

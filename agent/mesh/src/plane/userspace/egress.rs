@@ -163,9 +163,9 @@ impl<D> Egress<D> {
         }
         let now = Instant::START + self.started.elapsed();
         let (sender, started) = (&mut self.sender, self.started);
-        let drained = self.backlog.drain(now, |destination, frames, frame| {
-            sender.send(underlay, drops, destination, frames, frame, started)
-        });
+        let drained = self
+            .backlog
+            .drain(now, |destination, frames, frame| sender.send(underlay, drops, destination, frames, frame, started));
         drops.congested.fetch_add(drained.dropped, Ordering::Relaxed);
     }
 }

@@ -98,8 +98,7 @@ impl<D: PacketDevice> Inbound<D> {
             if self.forward.egress.wants_writable() {
                 interest |= PollFlags::OUT;
             }
-            let mut fds =
-                [PollFd::new(shared.underlay.socket(), interest), PollFd::new(&shared.stop, PollFlags::IN)];
+            let mut fds = [PollFd::new(shared.underlay.socket(), interest), PollFd::new(&shared.stop, PollFlags::IN)];
             match poll(&mut fds, None) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return shared.fail(PlaneFailure::Underlay(error.to_string())),
@@ -128,19 +127,16 @@ impl<D: PacketDevice> Inbound<D> {
                 std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
             match self.state.recv(shared.underlay.socket().into(), &mut buffers, &mut metas) {
                 Ok(received) => received,
-                // Reported errors of single sends (RFC 1122, section 4.1.3.3) say nothing about the socket.
+                // Whatever else it is concerns single datagrams, or memory that comes back.
                 Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::WouldBlock
-                            | io::ErrorKind::Interrupted
-                            | io::ErrorKind::ConnectionRefused
-                            | io::ErrorKind::ConnectionReset
-                            | io::ErrorKind::HostUnreachable
-                            | io::ErrorKind::NetworkUnreachable
-                            | io::ErrorKind::NetworkDown
+                    if !matches!(
+                        error.raw_os_error(),
+                        Some(libc::EBADF | libc::ENOTSOCK | libc::EFAULT | libc::EINVAL)
                     ) =>
                 {
+                    if error.kind() != io::ErrorKind::WouldBlock {
+                        tracing::trace!(%error, "receiving failed");
+                    }
                     return Ok(());
                 }
                 Err(error) => return Err(error),
@@ -178,11 +174,7 @@ impl<D: PacketDevice> Inbound<D> {
         let payload = &self.arena[datagram];
         // Most of a flood is not copied: the room is looked for first.
         let taken = payload.len() <= MAX_CONTROL
-            && self
-                .control
-                .try_reserve()
-                .map(|place| place.send(Received { from, payload: payload.to_vec() }))
-                .is_ok();
+            && self.control.try_reserve().map(|place| place.send(Received { from, payload: payload.to_vec() })).is_ok();
         if !taken {
             count(&shared.drops.control);
         }
@@ -265,6 +257,12 @@ impl<D: PacketDevice> Forward<D> {
             Hop::Local => {
                 clamp_mss(packet, &header, from.mtu, partial);
                 self.deliver.push(device, drops, arena, at, &header, partial);
+            }
+            // The neighbour thinks that the way is over us, and we that it is over the neighbour: routes are about to
+            // change, and until then the packet would go to and fro.
+            Hop::Link(link) if link.id == from.id => {
+                count(&drops.unroutable);
+                self.answer(tables, IcmpError::NoRoute, &arena[at], &header);
             }
             Hop::Link(link) => {
                 if header.hop_limit <= 1 {

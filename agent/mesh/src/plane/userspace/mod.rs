@@ -135,6 +135,8 @@ struct LinkState {
     slot: Slot,
     index: LinkIndex,
     old: Option<OldKeys>,
+    /// Keys that the neighbour may seal with already and we do not yet.
+    offered: Option<(LinkIndex, Arc<Session>)>,
 }
 
 /// The user-space plane. Dropping it ends its threads.
@@ -236,7 +238,7 @@ impl<D: PacketDevice> Plane for Userspace<D> {
             id: link,
             endpoint: spec.endpoint,
             destination: crate::underlay::destination(spec.endpoint),
-            mtu: spec.mtu,
+            mtu: spec.mtu.min(batch::MAX_PACKET),
             session: Arc::clone(&session),
             counters: Arc::new(Counters::default()),
         });
@@ -247,24 +249,50 @@ impl<D: PacketDevice> Plane for Userspace<D> {
             tables.links[free] = Some(new);
             tables.sessions.insert(index.0, session);
         });
-        self.links.push(LinkState { id: link, slot, index, old: None });
+        self.links.push(LinkState { id: link, slot, index, old: None, offered: None });
+        Ok(())
+    }
+
+    fn offer_keys(&mut self, link: LinkId, keys: DataKeys) -> Result<(), RekeyError> {
+        let at = self.state(link).ok_or(RekeyError::UnknownLink(link))?;
+        let index = keys.local;
+        if self.shared.tables.load().sessions.contains_key(&index.0) {
+            return Err(RekeyError::IndexInUse(index));
+        }
+        let session = Arc::new(Session::new(self.links[at].slot, &keys).map_err(RekeyError::Unsupported)?);
+        let lapsed = self.links[at].offered.replace((index, Arc::clone(&session)));
+        self.update(|tables| {
+            if let Some((lapsed, _)) = lapsed {
+                tables.sessions.remove(&lapsed.0);
+            }
+            tables.sessions.insert(index.0, session);
+        });
         Ok(())
     }
 
     fn rekey(&mut self, link: LinkId, keys: DataKeys) -> Result<(), RekeyError> {
         let at = self.state(link).ok_or(RekeyError::UnknownLink(link))?;
         let index = keys.local;
-        if self.shared.tables.load().sessions.contains_key(&index.0) {
-            return Err(RekeyError::IndexInUse(index));
-        }
         let slot = self.links[at].slot;
-        let session = Arc::new(Session::new(slot, &keys).map_err(RekeyError::Unsupported)?);
+        // What was offered has opened frames already: its replay window goes on.
+        let offered = self.links[at].offered.take_if(|(offered, _)| *offered == index);
+        let session = match offered {
+            Some((_, session)) => session,
+            None if self.shared.tables.load().sessions.contains_key(&index.0) => {
+                return Err(RekeyError::IndexInUse(index));
+            }
+            None => Arc::new(Session::new(slot, &keys).map_err(RekeyError::Unsupported)?),
+        };
         let state = &mut self.links[at];
+        let lapsed = state.offered.take();
         let replaced = std::mem::replace(&mut state.index, index);
         let forgotten = state.old.replace(OldKeys { index: replaced, since: Instant::now() });
         self.update(|tables| {
             if let Some(old) = forgotten {
                 tables.sessions.remove(&old.index.0);
+            }
+            if let Some((lapsed, _)) = lapsed {
+                tables.sessions.remove(&lapsed.0);
             }
             tables.sessions.insert(index.0, Arc::clone(&session));
             if let Some(Some(link)) = tables.links.get_mut(slot as usize) {
@@ -282,7 +310,7 @@ impl<D: PacketDevice> Plane for Userspace<D> {
 
     fn set_mtu(&mut self, link: LinkId, mtu: u16) -> Result<(), UnknownLink> {
         let slot = self.slot(link)?;
-        self.update_link(slot, |link| link.mtu = mtu);
+        self.update_link(slot, |link| link.mtu = mtu.min(batch::MAX_PACKET));
         Ok(())
     }
 

@@ -65,6 +65,10 @@ impl<D: PacketDevice> Outbound<D> {
             if socket.contains(PollFlags::OUT) {
                 self.egress.writable();
             }
+            if socket.contains(PollFlags::ERR) {
+                // Taken, or it would wake this thread for ever.
+                let _ = shared.underlay.socket().take_error();
+            }
             if !device.is_empty()
                 && let Err(error) = self.read(&shared)
             {
@@ -82,6 +86,11 @@ impl<D: PacketDevice> Outbound<D> {
                 Ok(len) => len,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // The kernel lost this packet on its way to us; the next one may do.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIO | libc::ENOMEM)) => {
+                    count(&shared.drops.device);
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             // After the packet was read: who changed the tables before sending it finds them changed.

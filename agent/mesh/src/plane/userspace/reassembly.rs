@@ -42,7 +42,9 @@ impl Reassembly {
         if bytes.len() > MAX_PART {
             return None;
         }
-        if let Some(at) = self.slots.iter().position(|part| part.len > 0 && part.first == first && part.second != second) {
+        if let Some(at) =
+            self.slots.iter().position(|part| part.len > 0 && part.first == first && part.second != second)
+        {
             let other = &mut self.slots[at];
             let kept = &other.bytes[..other.len];
             let (a, b) = if second { (kept, bytes) } else { (bytes, kept) };

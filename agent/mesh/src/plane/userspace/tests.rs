@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IoSlice},
-    net::{IpAddr, Ipv6Addr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
     os::fd::{AsFd, BorrowedFd},
     time::Duration,
 };
@@ -15,7 +15,10 @@ use rustix::{
 
 use super::*;
 use crate::{
-    packet::{IpHeader, Offload, Segmenter, TCP, UDP, VNET_LEN, VnetHeader, complete_checksum, testing::checksums_are_right},
+    packet::{
+        IpHeader, Offload, Segmenter, TCP, UDP, VNET_LEN, VnetHeader, complete_checksum,
+        testing::{self, checksums_are_right},
+    },
     plane::{aead::FrameKey, userspace::frame},
     underlay::UnderlayConfig,
 };
@@ -69,9 +72,7 @@ impl Node {
         let config = UserspaceConfig { device: FakeDevice(device), underlay, control: sender };
         let mut plane = Userspace::start(config).unwrap();
         let prefix = Prefix::new_truncating(v6(number).into(), 64);
-        plane
-            .set_local(&Local { address_v6: Some(v6(number)), prefixes: vec![prefix], ..Local::default() })
-            .unwrap();
+        plane.set_local(&Local { address_v6: Some(v6(number)), prefixes: vec![prefix], ..Local::default() }).unwrap();
         Self { plane, host, address, control }
     }
 
@@ -247,16 +248,12 @@ fn a_super_packet_arrives_segment_for_segment() {
 fn a_partial_checksum_stays_partial() {
     let (a, b) = pair(1419);
     let full = packet(1, 2, UDP, &udp(100, 3));
-    let vnet = VnetHeader {
-        partial: true,
-        header_len: 48,
-        checksum_start: 40,
-        checksum_offset: 6,
-        ..VnetHeader::default()
-    };
+    let vnet =
+        VnetHeader { partial: true, header_len: 48, checksum_start: 40, checksum_offset: 6, ..VnetHeader::default() };
     let mut partial = full.clone();
     // The sum of the pseudo-header alone is what a kernel leaves there: source, destination, length 108, protocol 17.
-    let sum: u32 = full[8..40].chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum::<u32>() + 108 + 17;
+    let sum: u32 =
+        full[8..40].chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum::<u32>() + 108 + 17;
     let sum = u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
     partial[46..48].copy_from_slice(&sum.to_be_bytes());
     a.send(vnet, &partial);
@@ -337,6 +334,43 @@ fn a_small_link_takes_1280_bytes_in_two_parts() {
     a.send(VnetHeader::default(), &sent);
     let (_, error) = a.receive();
     assert_eq!((error[40], u32::from_be_bytes(*error[44..].first_chunk().unwrap())), (2, 1280));
+}
+
+#[test]
+fn ipv4_without_dont_fragment_goes_in_two_parts() {
+    let (mut a, mut b) = pair(1300);
+    let v4 = |last: u8| Ipv4Addr::new(100, 64, 0, last);
+    for (node, own, other) in [(&mut a, 1, 2), (&mut b, 2, 1)] {
+        let local = Local { address_v4: Some(v4(own)), ..Local::default() };
+        node.plane.set_local(&local).unwrap();
+        node.plane.set_route(Prefix::host(v4(other).into()), LinkId(0)).unwrap();
+    }
+    // From 100.64.0.1 to 100.64.0.2, "don't fragment" set.
+    let mut sent = testing::packet(true, UDP, &udp(1400 - 28, 9));
+    a.send(VnetHeader::default(), &sent);
+    let (_, error) = a.receive();
+    let header = IpHeader::parse(&error).unwrap();
+    assert_eq!(
+        (header.source, &error[20..22], &error[26..28]),
+        (v4(1).into(), &[3, 4][..], &1300u16.to_be_bytes()[..])
+    );
+    // Cleared: the header's checksum is higher by it.
+    sent[6] = 0;
+    sent[10] += 0x40;
+    assert!(checksums_are_right(&sent));
+    a.send(VnetHeader::default(), &sent);
+    assert_eq!(b.receive().1, sent);
+}
+
+#[test]
+fn a_packet_does_not_go_back_where_it_came_from() {
+    let (mut a, mut b) = pair(1419);
+    route(&mut a, 3, 0);
+    route(&mut b, 3, 0);
+    a.send(VnetHeader::default(), &packet(1, 3, UDP, &udp(5, 1)));
+    let (_, error) = a.receive();
+    assert_eq!((IpHeader::parse(&error).unwrap().source, error[40]), (IpAddr::V6(v6(2)), 1));
+    assert_eq!(b.plane.drops().unroutable, 1);
 }
 
 #[test]
@@ -474,6 +508,36 @@ fn new_keys_seal_and_old_ones_still_open() {
     b.plane.links[0].old.as_mut().unwrap().since -= OLD_KEYS;
     b.traffic();
     assert_eq!(sessions(&b), 1);
+}
+
+#[test]
+fn offered_keys_open_before_they_seal() {
+    let (mut a, mut b) = pair(1419);
+    let [of_a, of_b] = keys(101);
+    let sessions = |node: &Node| node.plane.shared.tables.load().sessions.len();
+    // `a` began: what it was offered opens, but `b` does not know yet what it would seal with.
+    a.plane.offer_keys(LinkId(0), of_a.clone()).unwrap();
+    assert_eq!(a.plane.offer_keys(LinkId(0), of_a.clone()), Err(RekeyError::IndexInUse(of_a.local)));
+    let there = packet(1, 2, UDP, &udp(5, 1));
+    a.send(VnetHeader::default(), &there);
+    assert_eq!(b.receive().1, there);
+    b.plane.rekey(LinkId(0), of_b).unwrap();
+    let back = packet(2, 1, UDP, &udp(5, 2));
+    b.send(VnetHeader::default(), &back);
+    assert_eq!(a.receive().1, back);
+    a.plane.rekey(LinkId(0), of_a).unwrap();
+    assert_eq!((sessions(&a), sessions(&b)), (2, 2));
+    for number in 3..5 {
+        let there = packet(1, 2, UDP, &udp(5, number));
+        a.send(VnetHeader::default(), &there);
+        assert_eq!(b.receive().1, there);
+    }
+    // An offer that comes to nothing lapses at the next, and at a rekey with other keys.
+    a.plane.offer_keys(LinkId(0), keys(111)[0].clone()).unwrap();
+    a.plane.offer_keys(LinkId(0), keys(121)[0].clone()).unwrap();
+    assert_eq!(sessions(&a), 3);
+    a.plane.rekey(LinkId(0), keys(131)[0].clone()).unwrap();
+    assert_eq!(sessions(&a), 2);
 }
 
 #[test]

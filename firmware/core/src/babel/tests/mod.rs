@@ -241,8 +241,7 @@ fn no_loop_and_shortest_ways_in_fair_weather() {
 
 #[test]
 fn no_loop_and_shortest_ways_with_loss_and_reordering() {
-    let weather =
-        Weather { latency: millis(5), jitter: millis(60), loss: 15, doubled: 5, ..Weather::default() };
+    let weather = Weather { latency: millis(5), jitter: millis(60), loss: 15, doubled: 5, ..Weather::default() };
     for seed in 100..112 {
         storm(seed, weather, 40);
     }
@@ -253,6 +252,21 @@ fn no_loop_and_shortest_ways_over_slow_links() {
     let weather = Weather { latency: millis(300), jitter: millis(200), loss: 2, ..Weather::default() };
     for seed in 200..206 {
         storm(seed, weather, 30);
+    }
+}
+
+#[test]
+fn no_loop_in_a_long_series_of_storms() {
+    for seed in 1000..1040 {
+        let pick = |values: [u64; 4]| values[seed as usize % 4];
+        let weather = Weather {
+            latency: millis(pick([1, 10, 50, 200])),
+            jitter: millis(pick([0, 30, 200, 5])),
+            loss: pick([0, 20, 5, 10]) as u32,
+            doubled: pick([0, 0, 20, 3]) as u32,
+            ..Weather::default()
+        };
+        storm(seed, weather, 120);
     }
 }
 

@@ -1,0 +1,7 @@
+//! Against the real kernel, each test in a network namespace of its own.
+
+mod keeper;
+mod mdns;
+mod mesh;
+mod namespace;
+mod town;
