@@ -190,7 +190,7 @@ impl Underlay {
         }
         let destination = match to {
             Target::Endpoint(endpoint) => destination(endpoint),
-            Target::Beacon(iface) => SocketAddrV6::new(BEACON_GROUP, PORT, 0, iface.0).into(),
+            Target::Beacon(iface) => SocketAddrV6::new(BEACON_GROUP, self.port, 0, iface.0).into(),
         };
         if !self.any_waiting.load(Ordering::Acquire) {
             match self.send_now(destination, payload) {

@@ -53,7 +53,7 @@ pub struct Endpoint {
 pub enum Target {
     /// One address.
     Endpoint(Endpoint),
-    /// The beacon group (`ff02::6772`, UDP port [`grange_wire::PORT`]) on one interface.
+    /// The beacon group (`ff02::6772`, at our own UDP port: [`grange_wire::PORT`] unless configured) on one interface.
     Beacon(IfaceId),
 }
 

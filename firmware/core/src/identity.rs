@@ -48,7 +48,7 @@ impl Identity {
         Zeroizing::new(self.link.to_bytes())
     }
 
-    /// Signs the hash of `context` and `parts` (see [`digest`]).
+    /// Signs the hash of `context` and `parts` (see `digest`).
     #[must_use]
     pub fn sign(&self, context: &str, parts: &[&[u8]]) -> [u8; 64] {
         self.signing.sign(&digest(context, parts)).to_bytes()

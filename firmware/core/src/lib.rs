@@ -23,7 +23,7 @@ pub use event::{
     Cipher, DataKeys, DownReason, Endpoint, Event, IfaceId, IfaceKind, IfaceState, LinkId, LinkTraffic, PeerInfo,
     Target, Transmit,
 };
-pub use node::{DropCounters, LinkInfo, Node, NodeConfig};
 pub use identity::Identity;
+pub use node::{DropCounters, LinkInfo, Node, NodeConfig};
 pub use time::Instant;
 pub use town::{GatewayPolicy, Town};

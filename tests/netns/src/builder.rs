@@ -171,11 +171,13 @@ impl TownBuilder {
         let laptops = self.build_lans(&nodes)?;
 
         for node in &nodes {
-            let ends = wires.iter().filter_map(|wire| wire.interface(node.name()));
-            let lan = laptops.iter().any(|laptop| laptop.node() == node.name()).then_some(LAN_BRIDGE);
-            for interface in ends.chain(lan) {
+            let guests: Vec<&Laptop> = laptops.iter().filter(|laptop| laptop.node() == node.name()).collect();
+            let mut interfaces: Vec<String> = guests.iter().map(|guest| interface_name(guest.name(), 0)).collect();
+            interfaces.extend((!guests.is_empty()).then(|| LAN_BRIDGE.to_owned()));
+            interfaces.extend(wires.iter().filter_map(|wire| wire.interface(node.name()).map(str::to_owned)));
+            for interface in interfaces {
                 wait_until("duplicate address detection", Duration::from_secs(10), || {
-                    node.namespace().link_local(interface).map(Some)
+                    node.namespace().link_local(&interface).map(Some)
                 })?;
             }
         }

@@ -50,7 +50,7 @@ fn fifty_nodes_form_within_five_seconds() {
 
 #[test]
 fn random_towns_agree_with_the_reference() {
-    each_seed(15, |seed| {
+    each_seed(40, |seed| {
         let topology = Topology::random(16, &mut Dice::new(seed, 20));
         let quality = Quality::CABLE.with_latency(Duration::from_micros(100 + seed * 300));
         let kind = if seed.is_multiple_of(2) { IfaceKind::Wired } else { IfaceKind::Wireless };
@@ -80,10 +80,10 @@ fn static_peers_form_a_town_over_the_internet() {
 
 #[test]
 fn a_town_forms_through_a_bad_radio() {
-    let times = each_seed(10, |seed| {
+    let times = each_seed(60, |seed| {
         let topology = Topology::geometric(10, &mut Dice::new(seed, 21));
         let mut sim = Setup::new(seed, topology).quality(Quality::BAD_RADIO).kind(IfaceKind::Wireless).build();
-        sim.settle(30 * SECOND)
+        sim.settle(START)
     });
     measured("cold start, 10 nodes, 10 % loss", grange_sim::report::Distribution::new(times));
 }

@@ -51,7 +51,7 @@ fn a_silent_cut_under_little_traffic_heals() {
     let times = each_seed(60, |seed| heal(seed, Quality::CABLE, IfaceKind::Wired, SECOND / 2, false));
     let times = Distribution::new(times);
     measured("silent cut healed, diamond, traffic at 2/s", &times);
-    assert!(times.percentile(0.99) <= 6 * SECOND, "{times}");
+    assert!(times.percentile(0.99) <= 3 * SECOND, "{times}");
 }
 
 #[test]

@@ -2,20 +2,26 @@
 
 use std::collections::BTreeSet;
 
-use grange_wire::Prefix;
+use grange_wire::{MESH_V6, Prefix};
 use serde::{Deserialize, Serialize};
 
 /// The routing protocol number that marks our routes and rules (`rtm_protocol`, `FRA_PROTOCOL`): assigned to nobody in
 /// iproute2's `rt_protos`.
 pub(crate) const PROTOCOL: u8 = 72;
 
-/// Priority of the rule that looks for mesh prefixes before everything else but the local table.
+/// Priority of the rule that lets what the machine's owner has routed, except by default, come first.
+pub(crate) const PRIORITY_MAIN: u32 = 7263;
+
+/// Priority of the rule that looks for mesh prefixes.
 pub(crate) const PRIORITY_PREFIXES: u32 = 7264;
+
+/// The kernel's main table (`RT_TABLE_MAIN`).
+const TABLE_MAIN: u32 = 254;
 
 /// Priority of the rule that takes the mesh's default routes: behind the main table (32766) and `default` (32767).
 pub(crate) const PRIORITY_DEFAULTS: u32 = 37264;
 
-/// Metric of the route that answers for the own /64 where no LAN interface has it: behind any other.
+/// Metric of the routes that answer for what is not there: behind any other.
 pub(crate) const METRIC_UNREACHABLE: u32 = 4_278_198_272;
 
 /// Metric of routes over the TUN.
@@ -38,14 +44,21 @@ pub(crate) struct Rule {
 
 /// The rules for a mark and a table.
 ///
-/// The first lets mesh prefixes win over the main table, but not the mesh's default routes; the second takes those
-/// where main has none. Marked packets, which are the underlay's own, see neither: else links would run through the
-/// mesh they make.
+/// The first leaves the machine's own networks alone; the second puts mesh prefixes, and that the rest of the mesh is
+/// unreachable, before main's default routes; the third takes the mesh's default routes where main has none. Marked
+/// packets, which are the underlay's own, see none of them: else links would run through the mesh they make.
 pub(crate) fn rules(mark: u32, table: u32) -> BTreeSet<Rule> {
-    let rule = |v6, priority, suppress_default| Rule { v6, priority, except_mark: mark, table, suppress_default };
+    let rule =
+        |v6, priority, table, suppress_default| Rule { v6, priority, except_mark: mark, table, suppress_default };
     [false, true]
         .into_iter()
-        .flat_map(|v6| [rule(v6, PRIORITY_PREFIXES, true), rule(v6, PRIORITY_DEFAULTS, false)])
+        .flat_map(|v6| {
+            [
+                rule(v6, PRIORITY_MAIN, TABLE_MAIN, true),
+                rule(v6, PRIORITY_PREFIXES, table, true),
+                rule(v6, PRIORITY_DEFAULTS, table, false),
+            ]
+        })
         .collect()
 }
 
@@ -110,9 +123,13 @@ impl<T: Ord + Clone> Difference<T> {
 }
 
 /// The routes that the mesh wants: each prefix into the TUN, and an answer for the own /64 where no LAN has it.
+///
+/// Beneath them, the rest of `fd00::/8` is unreachable: packets for a node that is gone shall not leave by the machine's
+/// default route (RFC 8966, section 2.8). Not so 100.64.0.0/10, where a provider's own servers may be.
 pub(crate) fn routes(prefixes: &BTreeSet<Prefix>, own: Prefix, has_lan: bool, tun: u32, table: u32) -> BTreeSet<Route> {
     let mut routes: BTreeSet<Route> =
         prefixes.iter().map(|prefix| Route { prefix: *prefix, table, way: Way::Interface(tun) }).collect();
+    routes.insert(Route { prefix: MESH_V6, table, way: Way::Unreachable });
     if !has_lan {
         routes.insert(Route { prefix: own, table, way: Way::Unreachable });
     }
@@ -126,12 +143,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_families_have_a_rule_before_and_one_behind_main() {
+    fn both_families_have_rules_before_and_behind_main() {
         let rules = rules(5, 6);
         for v6 in [false, true] {
             let of: Vec<_> = rules.iter().filter(|rule| rule.v6 == v6).collect();
-            assert_eq!(of.len(), 2);
-            assert!(of.iter().all(|rule| rule.except_mark == 5 && rule.table == 6));
+            assert_eq!(of.len(), 3);
+            assert!(of.iter().all(|rule| rule.except_mark == 5));
+            assert!(of.iter().all(|rule| rule.table == if rule.priority == PRIORITY_MAIN { TABLE_MAIN } else { 6 }));
             assert!(of.iter().all(|rule| rule.suppress_default == (rule.priority < 32_766)));
         }
     }
@@ -141,10 +159,11 @@ mod tests {
         let own: Prefix = "fd01::/64".parse().unwrap();
         let far: Prefix = "fd02::/64".parse().unwrap();
         let with = routes(&[far].into(), own, true, 3, 9);
-        assert_eq!(with, [Route { prefix: far, table: 9, way: Way::Interface(3) }].into());
+        let rest = Route { prefix: MESH_V6, table: 9, way: Way::Unreachable };
+        assert_eq!(with, [Route { prefix: far, table: 9, way: Way::Interface(3) }, rest].into());
         let without = routes(&[far].into(), own, false, 3, 9);
         assert!(without.contains(&Route { prefix: own, table: 9, way: Way::Unreachable }));
-        assert_eq!(without.len(), 2);
+        assert_eq!(without.len(), 3);
     }
 
     proptest! {

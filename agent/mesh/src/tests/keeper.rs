@@ -40,7 +40,7 @@ fn machine() {
     wire("wan0");
     ip("addr add 203.0.113.2/24 dev wan0");
     ip("route add default via 203.0.113.1");
-    ip("addr add 2001:db8::2/64 dev wan0");
+    ip("addr add 2001:db8::2/64 dev wan0 nodad");
     ip("-6 route add default via 2001:db8::1");
     fs::write("/proc/sys/net/ipv6/conf/lan0/forwarding", "1").expect("an interface that forwards alone");
 }
@@ -87,7 +87,7 @@ fn everything_is_taken_away_again() {
                 wanted.lan = lan();
                 wanted.forwarding = forwarding();
             });
-            until("the routes", async || (routes(7264).len() == 4).then_some(())).await;
+            until("the routes", async || (routes(7264).len() == 5).then_some(())).await;
             until("forwarding", async || (setting("ipv6/conf/all/forwarding") == "1").then_some(())).await;
             assert!(has_lan_address());
             assert_eq!(setting("ipv6/conf/wan0/accept_ra"), "2");
@@ -100,6 +100,11 @@ fn everything_is_taken_away_again() {
             assert!(ip("route get 198.51.100.1").contains("dev wan0"));
             assert!(ip("-6 route get 2001:db8:5::1").contains("dev wan0"));
             assert!(ip("-6 route get fd99::1 mark 7264").contains("dev wan0"));
+            // A node that is gone is not looked for at the provider's; a network of the owner's is left alone.
+            assert!(routes(7264).iter().any(|route| route.starts_with("unreachable fd00::/8 ")));
+            ip("-6 route add fd55::/64 dev wan0");
+            assert!(ip("-6 route get fd55::1").contains("dev wan0"));
+            ip("-6 route del fd55::/64 dev wan0");
             ip("route del default");
             assert!(
                 ip("route get 198.51.100.1").contains("dev grange0"),
@@ -107,7 +112,7 @@ fn everything_is_taken_away_again() {
             );
             ip("route add default via 203.0.113.1");
             kernel.want_prefix(far[0], false);
-            until("one route less", async || (routes(7264).len() == 3).then_some(())).await;
+            until("one route less", async || (routes(7264).len() == 4).then_some(())).await;
             kernel.remove().await;
             drop(tun);
         });
@@ -201,14 +206,14 @@ fn a_killed_run_is_taken_over() {
 fn an_address_that_was_there_stays() {
     run("an_address_that_was_there_stays", || {
         machine();
-        ip(&format!("addr add {}/64 dev lan0", grange_wire::lan_gateway(&ID)));
+        ip(&format!("addr add {}/64 dev lan0 nodad", grange_wire::lan_gateway(&ID)));
         let before = state();
         let dir = tempfile::tempdir().unwrap();
         runtime().block_on(async {
             let (tun, kernel) = start(dir.path(), 7264, Duration::ZERO).await;
             kernel.want(|wanted| wanted.lan = lan());
             kernel.want_prefix("fd98::/64".parse().unwrap(), true);
-            until("the keeper's pass", async || (routes(7264).len() == 1).then_some(())).await;
+            until("the keeper's pass", async || (routes(7264).len() == 2).then_some(())).await;
             kernel.remove().await;
             drop(tun);
         });
@@ -225,7 +230,7 @@ fn what_others_take_away_is_put_back() {
         runtime().block_on(async {
             let (_tun, kernel) = start(dir.path(), 7264, Duration::ZERO).await;
             kernel.want_prefix("fd98::/64".parse().unwrap(), true);
-            until("the routes", async || (routes(7264).len() == 2).then_some(())).await;
+            until("the routes", async || (routes(7264).len() == 3).then_some(())).await;
             // The kernel forgets routes and IPv6 addresses of an interface that goes down.
             ip("link set grange0 down");
             ip("rule del pref 7264");

@@ -95,7 +95,7 @@ fn a_default_route_that_comes_and_goes_is_seen() {
     run("a_default_route_that_comes_and_goes_is_seen", || {
         wire("wan0");
         ip("addr add 203.0.113.2/24 dev wan0");
-        ip("addr add 2001:db8::2/64 dev wan0");
+        ip("addr add 2001:db8::2/64 dev wan0 nodad");
         let dir = tempfile::tempdir().unwrap();
         runtime().block_on(async {
             let mesh = Mesh::start(config(1, dir.path())).await.expect("a start");
@@ -157,7 +157,7 @@ fn an_own_address_is_one_hop_away_and_the_unknown_is_unreachable() {
                 let mut trace = mesh.trace(address).await.expect("a trace");
                 let hop = trace.next().await.expect("a hop");
                 assert_eq!((hop.hop, hop.address, hop.name.as_deref()), (1, Some(address), Some("node1")));
-                assert!(hop.reached && hop.rtt.len() == 3);
+                assert!(hop.reached && hop.rtt.len() == 3, "{hop:?}");
                 assert!(trace.next().await.is_none());
             }
             let error = mesh.trace("2001:db8::1".parse().unwrap()).await.expect_err("no route");

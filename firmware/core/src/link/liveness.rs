@@ -76,6 +76,8 @@ pub(crate) struct Liveness {
     next_id: u32,
     last_probe: Option<(u32, Instant)>,
     srtt: Option<Duration>,
+    /// The round trip is the handshake's, of which a message may have been sent more than once.
+    rough: bool,
 }
 
 impl Liveness {
@@ -92,6 +94,7 @@ impl Liveness {
             next_id: first_id,
             last_probe: None,
             srtt: rtt,
+            rough: true,
         }
     }
 
@@ -145,7 +148,12 @@ impl Liveness {
 
     /// A round trip was measured (RFC 6298, section 2: a gain of 1/8).
     pub(crate) fn measured(&mut self, rtt: Duration) {
-        self.srtt = Some(self.srtt.map_or(rtt, |srtt| (srtt * 7 + rtt) / 8));
+        let rough = core::mem::replace(&mut self.rough, false);
+        self.srtt = Some(match self.srtt {
+            Some(srtt) if rough => srtt.min(rtt),
+            Some(srtt) => (srtt * 7 + rtt) / 8,
+            None => rtt,
+        });
     }
 
     /// The plane's counters. They only grow; if one shrank, the plane began anew.

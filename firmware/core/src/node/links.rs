@@ -200,7 +200,10 @@ impl Membership {
         link.finish = finish;
         link.rekey_at = rekey_at(host, &link.session);
         link.sent_before = link.liveness.sent_packets();
-        link.liveness.measured(rtt);
+        if link.session.initiator {
+            // The other end cannot tell how often the last message was sent.
+            link.liveness.measured(rtt);
+        }
         link.liveness.heard(now, 0, true);
         link.add_alias(sought);
         host.tell(Event::LinkRekeyed { link: id, keys });

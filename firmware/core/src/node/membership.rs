@@ -111,7 +111,12 @@ impl Membership {
                     Event::RouteChanged { prefix, via, metric, owner, router_id }
                 }
                 RouteEvent::Removed { prefix } => Event::RouteRemoved { prefix },
-                RouteEvent::Rtt { link, rtt } => Event::LinkRtt { link, rtt },
+                RouteEvent::Rtt { link, rtt } => {
+                    if let Some(link) = self.links.get_mut(&link) {
+                        link.liveness.measured(rtt);
+                    }
+                    Event::LinkRtt { link, rtt }
+                }
             });
         }
     }

@@ -398,6 +398,10 @@ impl Membership {
     /// The neighbour's first frame shows that it has the session: the link is there.
     pub(super) fn confirm(&mut self, host: &mut Host, now: Instant, to: Endpoint) {
         if let Some(Attempt { stage: Stage::Finishing { arrival, .. }, .. }) = self.drop_attempt(to) {
+            // The neighbour gave up what it began at the same time; its last message may still be on the way.
+            let crossed: Vec<u32> =
+                self.responders.iter().filter(|(_, other)| other.from == to).map(|(local, _)| *local).collect();
+            crossed.into_iter().for_each(|local| self.drop_responder(local));
             self.arrive(host, now, *arrival);
         }
     }
@@ -431,6 +435,14 @@ impl Membership {
         };
         self.indexes.remove(&local.0);
         let Some((peer, run)) = self.identify(host, &handshake, &payload) else { return };
+        // Two handshakes crossed so late that each is done at one end: both ends keep the one that the lower id began.
+        let crossed = self.attempts.get(&sought).is_some_and(|attempt| match &attempt.stage {
+            Stage::Finishing { arrival, .. } => arrival.peer.id == peer.id && arrival.run == run,
+            _ => false,
+        });
+        if crossed && host.identity.id() < peer.id {
+            return;
+        }
         let Some((session, keys)) = establish(handshake, now, local, remote, false) else { return };
         let (rtt, finish) = (now.since(sent), Some(finish_mark(datagram)));
         self.arrive(host, now, Arrival { peer, run, endpoint: from, sought, session, keys, rtt, finish });

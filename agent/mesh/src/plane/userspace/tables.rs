@@ -186,14 +186,13 @@ impl Tables {
         self.links.get(slot as usize)?.as_ref()
     }
 
-    /// Where packets to `destination` go.
+    /// Where packets to `destination` go. The mesh's own addresses follow no default route and leave by no exit: a node
+    /// that is gone is unreachable, and its packets are nothing for a gateway (RFC 8966, section 2.8).
     #[inline]
     pub(super) fn next_hop(&self, destination: IpAddr) -> Hop<'_> {
-        let route = self.routes.lookup(destination);
-        let local = self.local.lookup(destination).filter(|(_, kind)| match kind {
-            LocalKind::Own => true,
-            LocalKind::Exit => !MESH_V6.contains(destination) && !MESH_V4.contains(destination),
-        });
+        let of_mesh = || MESH_V6.contains(destination) || MESH_V4.contains(destination);
+        let route = self.routes.lookup(destination).filter(|(len, _)| *len > 0 || !of_mesh());
+        let local = self.local.lookup(destination).filter(|(_, kind)| *kind == LocalKind::Own || !of_mesh());
         match (local, route) {
             (Some((local, _)), Some((route, _))) if local >= route => Hop::Local,
             (Some(_), None) => Hop::Local,
@@ -238,6 +237,8 @@ impl Roamed {
 
 #[cfg(test)]
 mod tests {
+    use grange_core::{Cipher, IfaceId};
+
     use super::*;
 
     #[test]
@@ -251,5 +252,32 @@ mod tests {
         assert!(!local("fd02::1") && !local("100.64.0.9"));
         assert!(tables.is_own("fd01:0:0:1::7".parse().unwrap()));
         assert!(!tables.is_own("2001:db8::1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_node_that_is_gone_is_not_looked_for_by_a_default_route() {
+        let mut tables = Tables::default();
+        for prefix in ["::/0", "0.0.0.0/0", "fd02::/64"] {
+            tables.routes.insert(prefix.parse().unwrap(), 0);
+        }
+        let led = |address: &str| tables.routes.lookup(address.parse().unwrap()).is_some();
+        let none = |address: &str| matches!(tables.next_hop(address.parse().unwrap()), Hop::None);
+        assert!(led("fd03::1") && led("100.64.0.9"), "the tables alone would");
+        assert!(none("fd03::1") && none("100.64.0.9"));
+        let endpoint = Endpoint { iface: IfaceId(1), addr: "[fe80::1]:7264".parse().unwrap() };
+        let keys = DataKeys {
+            cipher: Cipher::ChaCha20Poly1305,
+            local: LinkIndex(1),
+            remote: LinkIndex(2),
+            seal: [1; 32],
+            open: [2; 32],
+        };
+        let session = Arc::new(Session::new(0, &keys).unwrap());
+        let counters = Arc::default();
+        let destination = underlay::destination(endpoint);
+        tables.links.push(Some(Arc::new(Link { id: LinkId(1), endpoint, destination, mtu: 1419, session, counters })));
+        let goes = |address: &str| matches!(tables.next_hop(address.parse().unwrap()), Hop::Link(_));
+        assert!(goes("2001:db8::1") && goes("198.51.100.1") && goes("fd02::1"));
+        assert!(!goes("fd03::1") && !goes("100.64.0.9"));
     }
 }
