@@ -73,6 +73,13 @@ pub(super) fn wire(name: &str) {
 /// All that Grange could change: addresses, rules, routes, settings.
 pub(super) fn state() -> BTreeMap<String, String> {
     let commands = ["addr", "rule", "-6 rule", "route show table all", "-6 route show table all", "link"];
+    // Duplicate address detection of a new interface ends by itself, and is nobody's change.
+    for _ in 0..100 {
+        if !ip("-6 addr").contains("tentative") {
+            break;
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
     let mut state: BTreeMap<String, String> = commands.iter().map(|words| ((*words).into(), ip(words))).collect();
     for root in ["/proc/sys/net/ipv4/conf", "/proc/sys/net/ipv6/conf"] {
         for interface in fs::read_dir(root).expect("settings").flatten() {
