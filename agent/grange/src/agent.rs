@@ -14,7 +14,7 @@ use grange_wire::node_address;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
-    config::{Config, UplinkInterface},
+    config::{Cipher, Config, Plane, UplinkInterface},
     control::{
         protocol::Ask,
         server::{Answer, Handler, Server},
@@ -57,6 +57,9 @@ pub(crate) fn run(places: &Places, config: &Config) -> Result<(), Failure> {
     mesh_config.peers.clone_from(&config.mesh_peers.value.0);
     mesh_config.mdns = config.mesh_mdns.value;
     mesh_config.tun.clone_from(&config.mesh_tun.value.0);
+    mesh_config.aes = config.mesh_cipher.value == Cipher::Auto;
+    mesh_config.kernel_plane = config.mesh_plane.value == Plane::Auto;
+    mesh_config.seals = config.mesh_seals.value;
     mesh_config.runtime_dir.clone_from(&places.runtime);
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {

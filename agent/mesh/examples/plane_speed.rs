@@ -20,7 +20,7 @@ use std::{
 
 use grange_core::{Cipher, DataKeys, Endpoint, IfaceId, LinkId};
 use grange_mesh::{
-    plane::{LinkSpec, Local, MTU_OVER_ETHERNET, Plane, Tun, TunConfig, Userspace, UserspaceConfig},
+    plane::{LinkSpec, Local, MTU_OVER_ETHERNET, Plane, Tun, TunConfig, Userspace, UserspaceConfig, Way},
     underlay::{Underlay, UnderlayConfig},
 };
 use grange_wire::{LinkIndex, Prefix};
@@ -48,7 +48,8 @@ fn node(me: usize, nodes: usize) {
     let tun = Tun::open(&TunConfig::default()).unwrap();
     let underlay = Arc::new(Underlay::bind(&UnderlayConfig { port: PORT, mark: None }).unwrap());
     let (control, _received) = mpsc::channel(16);
-    let mut plane = Userspace::start(UserspaceConfig { device: tun, underlay, control }).unwrap();
+    let mut plane =
+        Userspace::start(UserspaceConfig { device: tun, underlay, control, seals: mpsc::channel(1).0 }).unwrap();
     let v6 = |node: usize| format!("fd00:0:0:{node}::1").parse().unwrap();
     let v4 = |node: usize| Ipv4Addr::new(100, 64, 0, u8::try_from(node + 1).unwrap());
     plane.set_local(&Local { address_v6: Some(v6(me)), address_v4: Some(v4(me)), ..Local::default() }).unwrap();
@@ -66,11 +67,18 @@ fn node(me: usize, nodes: usize) {
         };
         let addr = (Ipv4Addr::new(10, 9, u8::try_from(left).unwrap(), last), PORT).into();
         let endpoint = Endpoint { iface: IfaceId(0), addr };
-        plane.add_link(id, LinkSpec { endpoint, keys, mtu: MTU_OVER_ETHERNET }).unwrap();
+        plane
+            .add_link(
+                id,
+                LinkSpec { peer: grange_wire::NodeId([0; 32]), kernel: false, endpoint, keys, mtu: MTU_OVER_ETHERNET },
+            )
+            .unwrap();
         let beyond = if other > me { other..nodes } else { 0..other + 1 };
         for node in beyond {
-            plane.set_route(Prefix::new_truncating(std::net::IpAddr::V6(v6(node)), 64), id).unwrap();
-            plane.set_route(Prefix::host(v4(node).into()), id).unwrap();
+            plane
+                .set_route(Prefix::new_truncating(std::net::IpAddr::V6(v6(node)), 64), Way { link: id, seal: None })
+                .unwrap();
+            plane.set_route(Prefix::host(v4(node).into()), Way { link: id, seal: None }).unwrap();
         }
     };
     if me > 0 {

@@ -143,6 +143,13 @@ pub struct MeshConfig {
     pub fwmark: u32,
     /// Number of the routing table that is ours.
     pub table: u32,
+    /// Whether AES-256-GCM may be agreed on where it is fast at both ends; else ChaCha20-Poly1305 always.
+    pub aes: bool,
+    /// Whether the kernel's WireGuard is used where both ends have it.
+    pub kernel_plane: bool,
+    /// Whether what this node sends to nodes that are not its neighbours is sealed from end to end. Seals that others
+    /// make are answered in any case.
+    pub seals: bool,
     /// Directory for what must not outlive a reboot; made if it is missing.
     pub runtime_dir: PathBuf,
 }
@@ -158,7 +165,7 @@ pub const MAX_STATIC_PEERS: usize = 64;
 
 impl MeshConfig {
     /// A configuration with the defaults: no town, any gateway, port 7264, no static peers, mDNS on, device `grange0`,
-    /// mark and table 7264, runtime directory `/run/grange`.
+    /// mark and table 7264, both ciphers and planes, seals, runtime directory `/run/grange`.
     #[must_use]
     pub fn new(seed: [u8; 32], name: String, interfaces: Selector) -> Self {
         Self {
@@ -173,6 +180,9 @@ impl MeshConfig {
             tun: DEFAULT_TUN.into(),
             fwmark: DEFAULT_MARK,
             table: DEFAULT_MARK,
+            aes: true,
+            kernel_plane: true,
+            seals: true,
             runtime_dir: "/run/grange".into(),
         }
     }

@@ -16,7 +16,7 @@ use crate::{
     interfaces::{Change, Table},
     kernel::{Kernel, monitor::Interfaces},
     mdns::Mdns,
-    plane::{LinkSpec, Local, MIN_MTU, MTU_OVER_ETHERNET, Plane},
+    plane::{LinkSpec, Local, MIN_MTU, MTU_OVER_ETHERNET, Plane, Way},
     snapshot::{self, LinkStatus, MeshEvent, RouteStatus, Snapshot},
     underlay::{Received, Underlay},
 };
@@ -54,6 +54,8 @@ pub(crate) struct Parts {
     pub clock: Clock,
     pub node: Node,
     pub plane: Box<dyn Plane>,
+    /// Whether to seal what goes farther than a neighbour.
+    pub seals: bool,
     pub underlay: Arc<Underlay>,
     pub kernel: Kernel,
     pub table: Table,
@@ -69,6 +71,7 @@ pub(crate) struct Inputs {
     pub datagrams: mpsc::Receiver<Received>,
     pub peers: mpsc::Receiver<Vec<Endpoint>>,
     pub suggestions: mpsc::Receiver<Endpoint>,
+    pub seals: mpsc::Receiver<NodeId>,
 }
 
 /// The driver.
@@ -138,6 +141,10 @@ impl Driver {
                 Some(peers) = inputs.peers.recv() => {
                     let now = self.parts.clock.now();
                     self.parts.node.set_static_peers(now, &peers);
+                }
+                Some(peer) = inputs.seals.recv() => {
+                    let now = self.parts.clock.now();
+                    self.parts.node.want_seal(now, peer);
                 }
                 Some(peer) = inputs.suggestions.recv() => {
                     let now = self.parts.clock.now();
@@ -324,8 +331,9 @@ impl Driver {
 
     fn take_event(&mut self, event: Event) {
         match event {
-            Event::LinkUp { link, peer, endpoint, keys, mtu } => {
-                if let Err(error) = self.parts.plane.add_link(link, LinkSpec { endpoint, keys, mtu }) {
+            Event::LinkUp { link, peer, endpoint, keys, mtu, kernel } => {
+                let spec = LinkSpec { peer: peer.id, endpoint, keys, mtu, kernel };
+                if let Err(error) = self.parts.plane.add_link(link, spec) {
                     tracing::warn!(peer = peer.name, %error, "a link carries no packets");
                 }
                 let interface = self.interface(endpoint);
@@ -335,6 +343,20 @@ impl Driver {
                 self.links_changed();
                 let _ = self.parts.events.send(MeshEvent::LinkUp { link, peer });
             }
+            Event::SealUp { seal, peer, endpoint, keys, mtu, kernel } => {
+                tracing::debug!(seal = seal.0, peer = peer.name, id = %peer.id, "seal up");
+                let spec = LinkSpec { peer: peer.id, endpoint, keys, mtu, kernel };
+                if let Err(error) = self.parts.plane.add_link(seal, spec) {
+                    tracing::warn!(peer = peer.name, %error, "a seal carries no packets");
+                }
+            }
+            Event::SealDown { seal, reason } => {
+                tracing::debug!(seal = seal.0, reason = reason_text(reason), "seal down");
+                if let Err(error) = self.parts.plane.remove_link(seal) {
+                    tracing::debug!(%error, "seal down");
+                }
+            }
+            Event::LinkPlanePort { link, port } => tracing::debug!(link = link.0, port, "the other end's kernel plane"),
             Event::LinkKeysOffered { link, keys } => {
                 if let Err(error) = self.parts.plane.offer_keys(link, keys) {
                     tracing::debug!(link = link.0, %error, "offered keys not taken");
@@ -376,7 +398,7 @@ impl Driver {
                 self.links_changed();
             }
             Event::RouteChanged { prefix, via, metric, owner, .. } => {
-                if let Err(error) = self.parts.plane.set_route(prefix, via) {
+                if let Err(error) = self.parts.plane.set_route(prefix, self.way(via, owner)) {
                     tracing::debug!(%prefix, %error, "route not taken");
                 }
                 self.parts.kernel.want_prefix(prefix, true);
@@ -391,6 +413,12 @@ impl Driver {
             }
             Event::LinkRtt { link, rtt } => tracing::trace!(link = link.0, ?rtt, "round trip"),
         }
+    }
+
+    /// How packets of a route go: a route that ends at the link's other end needs no seal.
+    fn way(&self, via: LinkId, owner: NodeId) -> Way {
+        let direct = self.links.get(&via).is_some_and(|link| link.peer.id == owner);
+        Way { link: via, seal: (self.parts.seals && !direct).then_some(owner) }
     }
 
     fn links_changed(&mut self) {
@@ -473,6 +501,7 @@ fn reason_text(reason: DownReason) -> &'static str {
         DownReason::Closed => "the neighbour stopped",
         DownReason::Replaced => "the neighbour started anew",
         DownReason::Expired => "no new keys were agreed",
+        DownReason::Idle => "nobody used it",
         DownReason::Shutdown => "this node stops",
     }
 }

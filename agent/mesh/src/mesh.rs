@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use grange_core::{Identity, Node, NodeConfig, Town};
+use grange_core::{Identity, Node, NodeConfig, Offer, Town};
 use grange_wire::{NodeId, Prefix};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -34,6 +34,9 @@ const DATAGRAMS: usize = 512;
 
 /// Peers found by mDNS that wait for the driver.
 const SUGGESTIONS: usize = 16;
+
+/// Seals asked for that wait for the driver.
+const SEALS: usize = 64;
 
 /// Events that a slow subscriber may be behind.
 const EVENTS: usize = 256;
@@ -69,8 +72,9 @@ impl Mesh {
         let tun_failed = |source| StartError::Tun { name: config.tun.clone(), source };
         let tun_index = tun.index().map_err(tun_failed)?;
         let (control, datagrams) = mpsc::channel(DATAGRAMS);
-        let plane = Userspace::start(UserspaceConfig { device: tun, underlay: Arc::clone(&underlay), control })
-            .map_err(|error| plane_error(error, config.port))?;
+        let (wanting, seals) = mpsc::channel(SEALS);
+        let plane = UserspaceConfig { device: tun, underlay: Arc::clone(&underlay), control, seals: wanting };
+        let plane = Userspace::start(plane).map_err(|error| plane_error(error, config.port))?;
         let mut entropy = [0; 32];
         getrandom::fill(&mut entropy).map_err(|error| StartError::Random(io::Error::other(error)))?;
         let interfaces = monitor::watch(&netlink)
@@ -95,6 +99,7 @@ impl Mesh {
             name: config.name.clone(),
             town: config.town.clone(),
             gateways: std::mem::take(&mut config.gateways),
+            offer: Offer { fast_aes: config.aes && plane::has_fast_aes(), kernel_plane: false },
         };
         let (found, suggestions) = mpsc::channel(SUGGESTIONS);
         let (linked, linked_view) = watch::channel(BTreeSet::new());
@@ -109,6 +114,7 @@ impl Mesh {
             clock,
             node: Node::new(node, clock.now(), entropy),
             plane: Box::new(plane),
+            seals: config.seals,
             mdns: config.mdns.then(|| Mdns::start(underlay.port(), found)).flatten(),
             underlay,
             kernel,
@@ -122,6 +128,7 @@ impl Mesh {
             datagrams,
             peers: peers::spawn(std::mem::take(&mut config.peers), linked_view),
             suggestions,
+            seals,
         };
         tracing::info!(%id, address = %grange_wire::node_address(&id), tun = config.tun, "the mesh runs");
         tokio::spawn(Driver::new(parts).run(inputs));

@@ -11,7 +11,12 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IfaceId(pub u32);
 
-/// A link, for as long as it is up; never used again in one run of a node.
+impl IfaceId {
+    /// The mesh itself, the underlay of seals: endpoints there are nodes' own addresses at [`grange_wire::SEAL_PORT`].
+    pub const MESH: Self = Self(u32::MAX);
+}
+
+/// A link or a seal, for as long as it is up; never used again in one run of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(pub u32);
 
@@ -84,6 +89,8 @@ pub struct LinkTraffic {
 pub enum Cipher {
     /// ChaCha20-Poly1305 (RFC 8439).
     ChaCha20Poly1305,
+    /// AES-256-GCM (NIST SP 800-38D): where both ends' processors have instructions for it.
+    Aes256Gcm,
 }
 
 /// Keys of a link's data frames, for the plane. Control frames have keys of their own that never leave the core.
@@ -132,6 +139,8 @@ pub enum DownReason {
     Replaced,
     /// No new keys could be agreed before the old ones ran out.
     Expired,
+    /// Nobody used it.
+    Idle,
     /// We stop.
     Shutdown,
 }
@@ -151,6 +160,38 @@ pub enum Event {
         keys: DataKeys,
         /// The largest inner IP packet, in bytes, that is known to pass.
         mtu: u16,
+        /// Both ends have the kernel plane: tell where it listens by [`Node::set_plane_port`](crate::Node::set_plane_port).
+        kernel: bool,
+    },
+    /// A seal carries packets from now on. What is said of links in `LinkKeysOffered`, `LinkRekeyed`, `LinkMtu` and
+    /// `LinkPlanePort` is said of seals too.
+    SealUp {
+        /// Its id.
+        seal: LinkId,
+        /// Who is there.
+        peer: PeerInfo,
+        /// Its address, on [`IfaceId::MESH`].
+        endpoint: Endpoint,
+        /// For the plane.
+        keys: DataKeys,
+        /// The largest inner IP packet, in bytes, that is known to pass.
+        mtu: u16,
+        /// As for links.
+        kernel: bool,
+    },
+    /// The seal is gone; packets for its peer need another.
+    SealDown {
+        /// Which seal.
+        seal: LinkId,
+        /// Why.
+        reason: DownReason,
+    },
+    /// Where the neighbour's kernel plane listens for this link, at the address of the link's endpoint.
+    LinkPlanePort {
+        /// Which link.
+        link: LinkId,
+        /// UDP port; zero: it has none any more.
+        port: u16,
     },
     /// New keys, first half: open with them from now on, beside the present ones, and go on sealing with the present
     /// ones. `LinkRekeyed` brings the same keys again when the neighbour has them too; without it they lapse at the

@@ -16,6 +16,7 @@ mod event;
 pub mod identity;
 pub mod link;
 mod node;
+mod offer;
 mod time;
 mod town;
 
@@ -25,5 +26,6 @@ pub use event::{
 };
 pub use identity::Identity;
 pub use node::{DropCounters, LinkInfo, Node, NodeConfig};
+pub use offer::Offer;
 pub use time::Instant;
 pub use town::{GatewayPolicy, Town};

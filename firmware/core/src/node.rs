@@ -17,8 +17,8 @@ use zeroize::Zeroizing;
 pub use self::stats::DropCounters;
 use self::{host::Host, membership::Membership};
 use crate::{
-    Endpoint, Event, GatewayPolicy, Identity, IfaceId, IfaceKind, IfaceState, Instant, LinkId, LinkTraffic, PeerInfo,
-    Town, Transmit,
+    Endpoint, Event, GatewayPolicy, Identity, IfaceId, IfaceKind, IfaceState, Instant, LinkId, LinkTraffic, Offer,
+    PeerInfo, Town, Transmit,
     babel::RouteInfo,
     link::{Random, TokenBucket},
 };
@@ -40,6 +40,8 @@ pub struct NodeConfig {
     pub town: Option<Town>,
     /// Whose default routes are taken.
     pub gateways: GatewayPolicy,
+    /// What this machine offers for data frames.
+    pub offer: Offer,
 }
 
 /// A link that is up, for display.
@@ -88,9 +90,9 @@ impl Node {
     /// A node without interfaces. `entropy` seeds the node's random generator and must be fresh for each start.
     #[must_use]
     pub fn new(config: NodeConfig, now: Instant, entropy: [u8; 32]) -> Self {
-        let NodeConfig { seed, name, town, gateways } = config;
+        let NodeConfig { seed, name, town, gateways, offer } = config;
         let (seed, entropy) = (Zeroizing::new(seed), Zeroizing::new(entropy));
-        let host = Host::new(Identity::from_seed(&seed), &name, Random::new(*entropy));
+        let host = Host::new(Identity::from_seed(&seed), &name, offer, Random::new(*entropy));
         let mut node = Self {
             host,
             gateways,
@@ -207,6 +209,24 @@ impl Node {
     pub fn handle_traffic(&mut self, now: Instant, link: LinkId, traffic: LinkTraffic) {
         if let Some(link) = self.membership.as_mut().and_then(|membership| membership.links.get_mut(&link)) {
             link.liveness.traffic(now, traffic);
+        }
+        self.advance(now);
+    }
+
+    /// A packet waits for a seal to `peer`: makes one, unless there is one or one is being made. Ends in
+    /// [`Event::SealUp`], or in nothing.
+    pub fn want_seal(&mut self, now: Instant, peer: NodeId) {
+        if let Some(membership) = &mut self.membership {
+            membership.want_seal(&mut self.host, now, peer);
+        }
+        self.advance(now);
+    }
+
+    /// The kernel plane of this machine listens at this UDP port for a link or seal; zero: not any more. The other end
+    /// is told until it knows.
+    pub fn set_plane_port(&mut self, now: Instant, link: LinkId, port: u16) {
+        if let Some(membership) = &mut self.membership {
+            membership.set_plane_port(&mut self.host, now, link, port);
         }
         self.advance(now);
     }

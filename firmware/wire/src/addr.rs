@@ -7,6 +7,9 @@ use crate::{NodeId, Prefix};
 /// UDP port of links and beacons.
 pub const PORT: u16 = 7264;
 
+/// UDP port of seals, at the nodes' own addresses.
+pub const SEAL_PORT: u16 = 7265;
+
 /// What every node's IPv6 address and LAN prefix lies in (RFC 4193).
 pub const MESH_V6: Prefix = Prefix::v6_const(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0), 8);
 

@@ -82,6 +82,13 @@ pub enum ControlFrame<'a> {
         /// Counts up; for traces only.
         id: u32,
     },
+    /// Where the sender's kernel plane listens for this link, at the address that its datagrams come from.
+    Plane {
+        /// The sender's UDP port; zero: it has no kernel plane for this link, or none any more.
+        port: u16,
+        /// The receiver's port, as the sender knows it; zero: it does not yet. The receiver says it again until it is right.
+        heard: u16,
+    },
 }
 
 impl<'a> ControlFrame<'a> {
@@ -101,6 +108,10 @@ impl<'a> ControlFrame<'a> {
             3 => Self::ProbeAck { id: id(6)?, size: u16::from_be_bytes(array(rest, 4)) },
             4 => Self::Close,
             5 => Self::Lost { id: id(4)? },
+            6 if rest.len() >= 4 => {
+                Self::Plane { port: u16::from_be_bytes(array(rest, 0)), heard: u16::from_be_bytes(array(rest, 2)) }
+            }
+            6 => return Err(DatagramError::Length),
             _ => return Err(DatagramError::Type),
         })
     }
@@ -113,7 +124,7 @@ impl<'a> ControlFrame<'a> {
             Self::Babel(packet) => 1 + packet.len(),
             Self::Probe { padding, .. } => PROBE_HEAD + padding,
             Self::ProbeAck { .. } => 7,
-            Self::Lost { .. } => 5,
+            Self::Lost { .. } | Self::Plane { .. } => 5,
         }
     }
 
@@ -143,6 +154,11 @@ impl<'a> ControlFrame<'a> {
             Self::Lost { id } => {
                 out[0] = 5;
                 out[1..].copy_from_slice(&id.to_be_bytes());
+            }
+            Self::Plane { port, heard } => {
+                out[0] = 6;
+                out[1..3].copy_from_slice(&port.to_be_bytes());
+                out[3..].copy_from_slice(&heard.to_be_bytes());
             }
         }
         Ok(())
@@ -177,13 +193,14 @@ mod tests {
 
     #[test]
     fn golden_frames() {
-        let goldens: [(ControlFrame<'_>, &[u8]); 6] = [
+        let goldens: [(ControlFrame<'_>, &[u8]); 7] = [
             (ControlFrame::Keepalive, &[0]),
             (ControlFrame::Babel(&[42, 2, 0, 0]), &[1, 42, 2, 0, 0]),
             (ControlFrame::Probe { id: 0x0a0b_0c0d, padding: 3 }, &[2, 10, 11, 12, 13, 0, 0, 0]),
             (ControlFrame::ProbeAck { id: 0x0a0b_0c0d, size: 1452 }, &[3, 10, 11, 12, 13, 5, 172]),
             (ControlFrame::Close, &[4]),
             (ControlFrame::Lost { id: 1 }, &[5, 0, 0, 0, 1]),
+            (ControlFrame::Plane { port: 0x0102, heard: 0x0304 }, &[6, 1, 2, 3, 4]),
         ];
         for (frame, golden) in goldens {
             let mut out = vec![0xff; frame.encoded_len()];
@@ -194,6 +211,7 @@ mod tests {
         }
         assert_eq!(ControlFrame::parse(&[]), Err(DatagramError::Length));
         assert_eq!(ControlFrame::parse(&[3, 0, 0, 0, 0, 1]), Err(DatagramError::Length));
+        assert_eq!(ControlFrame::parse(&[6, 0, 0, 0]), Err(DatagramError::Length));
         assert_eq!(ControlFrame::parse(&[99]), Err(DatagramError::Type));
     }
 

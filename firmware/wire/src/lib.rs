@@ -21,7 +21,7 @@ mod id;
 mod invitation;
 mod prefix;
 
-pub use addr::{MESH_V4, MESH_V6, PORT, lan_gateway, lan_prefix, node_address, node_address_v4};
+pub use addr::{MESH_V4, MESH_V6, PORT, SEAL_PORT, lan_gateway, lan_prefix, node_address, node_address_v4};
 pub use beacon::{BEACON_LEN, Beacon, BeaconFlags};
 pub use certificate::{
     Admission, CERTIFICATE_BY_INVITATION, CERTIFICATE_BY_STEWARD, Certificate, CertificateFormatError,

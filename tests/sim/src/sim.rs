@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use grange_core::{DownReason, Endpoint, Event, IfaceId, IfaceKind, LinkId, Node, NodeConfig, Target, Transmit};
+use grange_core::{DownReason, Endpoint, Event, IfaceId, IfaceKind, LinkId, Node, NodeConfig, Offer, Target, Transmit};
 use grange_wire::{NodeId, PORT, Prefix};
 
 pub use self::observe::Walk;
@@ -447,7 +447,7 @@ impl Sim {
         }
         self.trace("says", host, text.as_bytes());
         match event {
-            Event::LinkUp { link, peer, endpoint, keys, mtu } => {
+            Event::LinkUp { link, peer, endpoint, keys, mtu, kernel: _ } => {
                 let known = self.by_id.get(&peer.id).copied();
                 let other = known.unwrap_or_else(|| panic!("{}: a link with a stranger", self.context()));
                 assert_ne!(other, host, "{}: a link with itself", self.context());
@@ -492,7 +492,9 @@ impl Sim {
                 let was = self.hosts[host].fib.remove(&prefix);
                 assert!(was.is_some(), "{}: node {host} removes {prefix}, which was not there", self.context());
             }
-            Event::LinkRtt { .. } => return,
+            Event::LinkRtt { .. } | Event::SealUp { .. } | Event::SealDown { .. } | Event::LinkPlanePort { .. } => {
+                return;
+            }
         }
         self.version += 1;
     }
@@ -532,8 +534,13 @@ impl Sim {
         it.clock = boot - self.now.as_micros() as i64;
         it.used.clear();
         let now = it.instant(self.now);
-        let config =
-            NodeConfig { seed: it.seed, name: it.name.clone(), town: it.town.clone(), gateways: it.policy.clone() };
+        let config = NodeConfig {
+            seed: it.seed,
+            name: it.name.clone(),
+            town: it.town.clone(),
+            gateways: it.policy.clone(),
+            offer: Offer::default(),
+        };
         let mut node = Node::new(config, now, entropy);
         for wire in &self.wires {
             if let Some(port) = wire.port(host).filter(|port| port.iface != IfaceId(0)) {

@@ -19,7 +19,8 @@ use raw::Raw;
 
 pub(crate) use error::{Problem, Problems, nearest};
 pub(crate) use value::{
-    Gateways, InterfaceList, InterfaceName, Interfaces, LogFilter, NodeName, Peers, Port, UplinkInterface, Value,
+    Cipher, Gateways, InterfaceList, InterfaceName, Interfaces, LogFilter, NodeName, Peers, Plane, Port,
+    UplinkInterface, Value,
 };
 
 /// Where a value came from.
@@ -120,6 +121,12 @@ settings! {
         "Whether to look for nodes on the local network by mDNS too.";
     mesh_tun: InterfaceName = "mesh.tun", InterfaceName("grange0".into()),
         "Name of the interface that leads into the mesh.";
+    mesh_seals: bool = "mesh.seals", true,
+        "Whether traffic to nodes that are not neighbours is encrypted from end to end too, so that nobody on the way reads it.";
+    mesh_plane: Plane = "mesh.plane", Plane::Auto,
+        "What moves packets: the kernel's WireGuard where both ends of a link have it, else the agent; or always the agent.";
+    mesh_cipher: Cipher = "mesh.cipher", Cipher::Auto,
+        "Cipher of packets that the agent moves: AES-256-GCM where both processors have instructions for it, else ChaCha20-Poly1305; or always that.";
     lan_interfaces: Interfaces = "lan.interfaces", Interfaces::Auto,
         "Interfaces whose hosts get addresses of this node's own network and reach the mesh through it.";
     uplink_share: bool = "uplink.share", false,

@@ -212,6 +212,53 @@ impl Value for UplinkInterface {
     }
 }
 
+/// A choice between what is best here and one thing.
+macro_rules! choice {
+    ($(#[$meta:meta])* $name:ident, $(#[$only_meta:meta])* $only:ident = $word:literal) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum $name {
+            /// What is best where both ends have it.
+            Auto,
+            $(#[$only_meta])*
+            $only,
+        }
+
+        impl Value for $name {
+            const EXPECTED: &'static str = concat!("\"auto\" or \"", $word, "\"");
+
+            fn read(value: &Raw) -> Result<Self, Option<String>> {
+                match value.text() {
+                    Some("auto") => Ok(Self::Auto),
+                    Some($word) => Ok(Self::$only),
+                    _ => Err(None),
+                }
+            }
+
+            fn show(&self) -> String {
+                quoted(match self {
+                    Self::Auto => "auto",
+                    Self::$only => $word,
+                })
+            }
+        }
+    };
+}
+
+choice! {
+    /// What moves packets.
+    Plane,
+    /// The agent.
+    Userspace = "userspace"
+}
+
+choice! {
+    /// What encrypts packets that the agent moves.
+    Cipher,
+    /// RFC 8439: fast on every processor.
+    ChaCha20Poly1305 = "chacha20-poly1305"
+}
+
 /// Peers at fixed places.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Peers(pub(crate) Vec<StaticPeer>);

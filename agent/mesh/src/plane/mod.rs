@@ -12,9 +12,10 @@ mod userspace;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use grange_core::{DataKeys, Endpoint, LinkId, LinkTraffic};
-use grange_wire::{LinkIndex, Prefix};
+use grange_wire::{LinkIndex, NodeId, Prefix};
 
 pub use crate::packet::{Offload, VNET_LEN, VnetHeader};
+pub use aead::has_fast_aes;
 pub use device::PacketDevice;
 pub use tun::{OpenTunError, Tun, TunConfig};
 pub use userspace::{StartError, Userspace, UserspaceConfig};
@@ -34,15 +35,29 @@ pub const MTU_OVER_ETHERNET: u16 = 1419;
 /// Every link carries inner packets of this size, in two parts if it must (RFC 8200, section 5).
 pub const MIN_MTU: u16 = 1280;
 
-/// A link as it comes up.
+/// A link or a seal as it comes up.
 #[derive(Clone, Debug)]
 pub struct LinkSpec {
-    /// Where the neighbour is.
+    /// Who is there.
+    pub peer: NodeId,
+    /// Where the other end is. On [`IfaceId::MESH`](grange_core::IfaceId::MESH): it is a seal.
     pub endpoint: Endpoint,
     /// Keys of the data frames and the cipher they are for.
     pub keys: DataKeys,
     /// The largest inner IP packet, in bytes, that passes in one frame.
     pub mtu: u16,
+    /// Both ends have the kernel plane.
+    pub kernel: bool,
+}
+
+/// Where packets to a prefix go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Over this link.
+    pub link: LinkId,
+    /// What enters the mesh here goes in the seal to this node; `None`: as it is. What only passes through is never
+    /// sealed.
+    pub seal: Option<NodeId>,
 }
 
 /// What this node keeps for itself: where packets from links leave the mesh.
@@ -198,11 +213,12 @@ pub trait Plane: Send {
     /// [`UnknownLink`].
     fn remove_link(&mut self, link: LinkId) -> Result<(), UnknownLink>;
 
-    /// Packets to `prefix` go over `link` from now on, whatever was said before.
+    /// Packets to `prefix` go this way from now on, whatever was said before. Those for a seal that is not there wait for
+    /// a moment, and the plane asks for it.
     ///
     /// # Errors
     /// [`SetRouteError`]; nothing has changed then.
-    fn set_route(&mut self, prefix: Prefix, link: LinkId) -> Result<(), SetRouteError>;
+    fn set_route(&mut self, prefix: Prefix, way: Way) -> Result<(), SetRouteError>;
 
     /// There is no way to `prefix` any more. Does nothing if there was none.
     fn remove_route(&mut self, prefix: Prefix);

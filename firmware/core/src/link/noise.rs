@@ -13,7 +13,7 @@ use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::Random;
-use crate::{DataKeys, Identity};
+use crate::{DataKeys, Identity, offer::Agreement};
 
 const PATTERN: &str = "Noise_XXpsk0_25519_ChaChaPoly_BLAKE2s";
 const PROLOGUE: &[u8] = b"grange v1";
@@ -116,25 +116,31 @@ impl Handshake {
     }
 
     /// The session's keys. The data keys follow from the split of the same handshake by BLAKE3 key derivation with a
-    /// context for each direction and the handshake hash, so that control and data share no key.
-    pub(crate) fn establish(mut self, local: LinkIndex, remote: LinkIndex) -> Result<Established, snow::Error> {
+    /// context for each direction, the handshake hash and what was agreed on, so that control and data share no key,
+    /// nor do ends that took the other's offer for another one.
+    pub(crate) fn establish(
+        mut self,
+        (local, remote): (LinkIndex, LinkIndex),
+        agreed: Agreement,
+    ) -> Result<Established, snow::Error> {
         let initiator = self.state.is_initiator();
         let (mut first, mut second) = self.state.dangerously_get_raw_split();
         let hash = self.state.get_handshake_hash();
-        let from_initiator = derive("grange v1 data, initiator to responder", &first, hash);
-        let from_responder = derive("grange v1 data, responder to initiator", &second, hash);
+        let from_initiator = derive("grange v1 data, initiator to responder", &first, hash, agreed);
+        let from_responder = derive("grange v1 data, responder to initiator", &second, hash, agreed);
         first.zeroize();
         second.zeroize();
         let (seal, open) = if initiator { (from_initiator, from_responder) } else { (from_responder, from_initiator) };
-        let keys = DataKeys { cipher: crate::Cipher::ChaCha20Poly1305, local, remote, seal: *seal, open: *open };
+        let keys = DataKeys { cipher: agreed.cipher, local, remote, seal: *seal, open: *open };
         Ok(Established { transport: self.state.into_stateless_transport_mode()?, keys })
     }
 }
 
-fn derive(context: &str, split: &[u8; 32], hash: &[u8]) -> Zeroizing<[u8; 32]> {
+fn derive(context: &str, split: &[u8; 32], hash: &[u8], agreed: Agreement) -> Zeroizing<[u8; 32]> {
     let mut hasher = blake3::Hasher::new_derive_key(context);
     hasher.update(split);
     hasher.update(hash);
+    hasher.update(&[agreed.byte()]);
     Zeroizing::new(*hasher.finalize().as_bytes())
 }
 
@@ -231,6 +237,8 @@ impl Dh for X25519 {
 mod tests {
     use super::*;
 
+    const AGREED: Agreement = Agreement { cipher: crate::Cipher::ChaCha20Poly1305, kernel: false };
+
     fn context(seed: u8, key: u8) -> (NoiseContext, Identity) {
         let identity = Identity::from_seed(&[seed; 32]);
         (NoiseContext::new(&identity, &[key; 32]), identity)
@@ -251,7 +259,7 @@ mod tests {
         assert_eq!(i.remote_static(), Some(bob.link_public()));
         assert_eq!(r.remote_static(), Some(alice.link_public()));
         let (x, y) = (LinkIndex(1), LinkIndex(2));
-        let (i, r) = (i.establish(x, y).unwrap(), r.establish(y, x).unwrap());
+        let (i, r) = (i.establish((x, y), AGREED).unwrap(), r.establish((y, x), AGREED).unwrap());
         assert_eq!((i.keys.seal, i.keys.open), (r.keys.open, r.keys.seal));
         assert_ne!(i.keys.seal, i.keys.open);
         let mut sealed = [0; 20];
@@ -273,12 +281,12 @@ mod tests {
         i.read(&two).unwrap();
         let three = i.write(&[], b"hello of the initiator").unwrap();
         r.read(&three).unwrap();
-        let keys = i.establish(LinkIndex(1), LinkIndex(2)).unwrap().keys;
+        let keys = i.establish((LinkIndex(1), LinkIndex(2)), AGREED).unwrap().keys;
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| std::format!("{byte:02x}")).collect::<std::string::String>();
         let digest = |bytes: &[u8]| hex(&blake3::hash(bytes).as_bytes()[..8]);
         assert_eq!(
             [digest(&one), digest(&two), digest(&three), hex(&keys.seal[..8]), hex(&keys.open[..8])],
-            ["e88f46c1ccc576cd", "76b72d83d2aec8c7", "59b61aa10b1c1d91", "f2b3e1640c60bc3f", "22cfbeeed9ead4f1"]
+            ["e88f46c1ccc576cd", "76b72d83d2aec8c7", "59b61aa10b1c1d91", "29ce1be66cd023c8", "3f3534f06c92ff38"]
         );
     }
 

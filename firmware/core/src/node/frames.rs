@@ -124,6 +124,7 @@ impl Membership {
                     host.tell(Event::LinkMtu { link: id, mtu });
                 }
             }
+            ControlFrame::Plane { port, .. } => host.tell(Event::LinkPlanePort { link: id, port }),
             ControlFrame::Lost { .. } => {
                 self.silence(host, now, id);
                 self.seek(host, now, endpoint);

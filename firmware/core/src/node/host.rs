@@ -10,7 +10,9 @@ use core::{net::IpAddr, time::Duration};
 use grange_wire::NAME_MAX;
 
 use super::DropCounters;
-use crate::{Endpoint, Event, Identity, IfaceId, IfaceKind, IfaceState, Instant, Target, Transmit, link::Random};
+use crate::{
+    Endpoint, Event, Identity, IfaceId, IfaceKind, IfaceState, Instant, Offer, Target, Transmit, link::Random,
+};
 
 /// Interfaces that a node looks at; a router has a dozen.
 const IFACES_MAX: usize = 256;
@@ -67,6 +69,7 @@ impl StaticPeer {
 pub(super) struct Host {
     pub(super) identity: Identity,
     pub(super) name: String,
+    pub(super) offer: Offer,
     pub(super) random: Random,
     pub(super) ifaces: BTreeMap<IfaceId, Iface>,
     pub(super) statics: Vec<StaticPeer>,
@@ -77,10 +80,11 @@ pub(super) struct Host {
 }
 
 impl Host {
-    pub(super) fn new(identity: Identity, name: &str, random: Random) -> Self {
+    pub(super) fn new(identity: Identity, name: &str, offer: Offer, random: Random) -> Self {
         Self {
             identity,
             name: printable(name),
+            offer,
             random,
             ifaces: BTreeMap::new(),
             statics: Vec::new(),

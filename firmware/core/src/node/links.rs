@@ -54,6 +54,8 @@ pub(super) struct Arrival {
     pub(super) sought: Endpoint,
     pub(super) session: Session,
     pub(super) keys: DataKeys,
+    /// Both ends have the kernel plane.
+    pub(super) kernel: bool,
     /// Of the handshake.
     pub(super) rtt: Duration,
     /// What a FINISH that comes again is known by, if the neighbour sent it.
@@ -157,10 +159,10 @@ impl Membership {
             return;
         }
         let id = host.next_link();
-        let Arrival { peer, run, endpoint, sought, session, keys, rtt, finish } = arrival;
+        let Arrival { peer, run, endpoint, sought, session, keys, kernel, rtt, finish } = arrival;
         let (kind, iface_mtu) = host.medium(endpoint.iface);
         let mtu = MtuSearch::new(now + host.random.jitter(MTU_START), endpoint.addr.ip(), iface_mtu);
-        host.tell(Event::LinkUp { link: id, peer: peer.clone(), endpoint, keys, mtu: mtu.proven() });
+        host.tell(Event::LinkUp { link: id, peer: peer.clone(), endpoint, keys, mtu: mtu.proven(), kernel });
         self.indexes.insert(session.local.0, Owner::Link(id));
         let rekey_at = rekey_at(host, &session);
         let mut link = Link {
@@ -291,6 +293,17 @@ impl Membership {
         for link in self.links.values_mut().filter(|link| link.endpoint.iface == iface) {
             link.mtu.restart(now, link.endpoint.addr.ip(), mtu);
         }
+    }
+
+    /// Where our kernel plane listens for a link.
+    pub(super) fn set_plane_port(&mut self, host: &mut Host, now: Instant, id: LinkId, port: u16) {
+        self.send_frame(host, now, id, &ControlFrame::Plane { port, heard: 0 });
+    }
+
+    /// Makes a seal.
+    pub(super) fn want_seal(&mut self, host: &mut Host, now: Instant, peer: grange_wire::NodeId) {
+        let addr = (grange_wire::node_address(&peer), grange_wire::SEAL_PORT).into();
+        self.seek(host, now, Endpoint { iface: IfaceId::MESH, addr });
     }
 
     /// Goodbye on all links.

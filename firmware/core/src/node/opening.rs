@@ -13,6 +13,7 @@ use super::{
 use crate::{
     DataKeys, Endpoint, Event, Instant, PeerInfo, Target, certificate,
     link::{Established, Handshake, Phase, Session, Verdict},
+    offer::Agreement,
 };
 
 /// Handshakes that we began and that are not done; each costs about a kilobyte.
@@ -336,8 +337,8 @@ impl Membership {
     /// What we say of ourselves.
     fn hello(&self, host: &Host) -> Vec<u8> {
         let hello = Hello {
-            planes: Hello::USERSPACE,
-            ciphers: Hello::CHACHA20_POLY1305,
+            planes: host.offer.planes(),
+            ciphers: host.offer.ciphers(),
             run: self.run,
             name: &host.name,
             certificate: &self.town.certificate,
@@ -382,10 +383,12 @@ impl Membership {
         };
         let finish = handshake.write(&Finish::head(remote), &hello);
         let Some(Attempt { stage: Stage::Initiated { handshake, .. }, .. }) = self.drop_attempt(to) else { return };
-        let Some((peer, run)) = self.identify(host, &handshake, theirs) else { return };
+        let Some((peer, run, agreed)) = self.identify(host, &handshake, theirs) else { return };
         let Ok(finish) = finish else { return };
-        let Some((session, keys)) = establish(*handshake, now, local, remote, true) else { return };
-        let arrival = Box::new(Arrival { peer, run, endpoint: from, sought: to, session, keys, rtt, finish: None });
+        let Some((session, keys)) = establish(*handshake, now, (local, remote), agreed, true) else { return };
+        let kernel = agreed.kernel;
+        let arrival =
+            Box::new(Arrival { peer, run, endpoint: from, sought: to, session, keys, kernel, rtt, finish: None });
         if let Some(link) = self.renewed_by(&arrival) {
             host.tell(Event::LinkKeysOffered { link, keys: arrival.keys.clone() });
         }
@@ -434,7 +437,7 @@ impl Membership {
             return;
         };
         self.indexes.remove(&local.0);
-        let Some((peer, run)) = self.identify(host, &handshake, &payload) else { return };
+        let Some((peer, run, agreed)) = self.identify(host, &handshake, &payload) else { return };
         // Two handshakes crossed so late that each is done at one end: both ends keep the one that the lower id began.
         let crossed = self.attempts.get(&sought).is_some_and(|attempt| match &attempt.stage {
             Stage::Finishing { arrival, .. } => arrival.peer.id == peer.id && arrival.run == run,
@@ -443,20 +446,25 @@ impl Membership {
         if crossed && host.identity.id() < peer.id {
             return;
         }
-        let Some((session, keys)) = establish(handshake, now, local, remote, false) else { return };
-        let (rtt, finish) = (now.since(sent), Some(finish_mark(datagram)));
-        self.arrive(host, now, Arrival { peer, run, endpoint: from, sought, session, keys, rtt, finish });
+        let Some((session, keys)) = establish(handshake, now, (local, remote), agreed, false) else { return };
+        let (rtt, finish, kernel) = (now.since(sent), Some(finish_mark(datagram)), agreed.kernel);
+        self.arrive(host, now, Arrival { peer, run, endpoint: from, sought, session, keys, kernel, rtt, finish });
     }
 
-    /// Who the other end of a handshake is, if it may be our neighbour.
-    fn identify(&self, host: &mut Host, handshake: &Handshake, payload: &[u8]) -> Option<(PeerInfo, [u8; 8])> {
+    /// Who the other end of a handshake is, if it may be our neighbour; its run; and what both ends agree on.
+    fn identify(
+        &self,
+        host: &mut Host,
+        handshake: &Handshake,
+        payload: &[u8],
+    ) -> Option<(PeerInfo, [u8; 8], Agreement)> {
         let hello = Hello::parse(payload).ok();
         let verified = hello.and_then(|hello| {
-            let common = hello.planes & Hello::USERSPACE != 0 && hello.ciphers & Hello::CHACHA20_POLY1305 != 0;
+            let agreed = host.offer.agree(&hello)?;
             let verified = certificate::verify(hello.certificate, &self.town.id, &handshake.remote_static()?).ok()?;
-            common.then_some((hello, verified.id))
+            Some((hello, verified.id, agreed))
         });
-        let Some((hello, id)) = verified else {
+        let Some((hello, id, agreed)) = verified else {
             host.stats.certificate += 1;
             return None;
         };
@@ -465,18 +473,18 @@ impl Membership {
             return None;
         }
         debug_assert!(hello.name.len() <= NAME_MAX);
-        Some((PeerInfo { id, name: String::from(hello.name) }, hello.run))
+        Some((PeerInfo { id, name: String::from(hello.name) }, hello.run, agreed))
     }
 }
 
 fn establish(
     handshake: Handshake,
     now: Instant,
-    local: LinkIndex,
-    remote: LinkIndex,
+    (local, remote): (LinkIndex, LinkIndex),
+    agreed: Agreement,
     initiator: bool,
 ) -> Option<(Session, DataKeys)> {
     debug_assert_eq!(handshake.phase(), Phase::Finished);
-    let Established { transport, keys } = handshake.establish(local, remote).ok()?;
+    let Established { transport, keys } = handshake.establish((local, remote), agreed).ok()?;
     Some((Session::new(transport, (local, remote), now, initiator), keys))
 }

@@ -148,6 +148,7 @@ fn a_flood_of_genuine_initiations_is_met_with_cookies_and_bounded_work() {
                 name: String::new(),
                 town: Some(town(66)),
                 gateways: grange_core::GatewayPolicy::Any,
+                offer: grange_core::Offer::default(),
             },
             now,
             std::array::from_fn(|at| n.to_be_bytes()[at % 4]),

@@ -8,7 +8,7 @@ use std::{
 
 use grange_core::{
     DataKeys, DownReason, Endpoint, Event, GatewayPolicy, Identity, IfaceId, IfaceKind, IfaceState, Instant, LinkId,
-    LinkTraffic, Node, NodeConfig, Target, Town,
+    LinkTraffic, Node, NodeConfig, Offer, Target, Town,
     certificate::{Steward, by_steward},
 };
 use grange_wire::{DatagramKind, FrameHeader, LinkIndex, PORT};
@@ -411,5 +411,11 @@ impl Net {
 }
 
 fn config(seed: u8, town: Option<Town>) -> NodeConfig {
-    NodeConfig { seed: [seed; 32], name: format!("node {seed}"), town, gateways: GatewayPolicy::Any }
+    NodeConfig {
+        seed: [seed; 32],
+        name: format!("node {seed}"),
+        town,
+        gateways: GatewayPolicy::Any,
+        offer: Offer::default(),
+    }
 }

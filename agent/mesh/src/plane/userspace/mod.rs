@@ -26,7 +26,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use grange_core::{DataKeys, Endpoint, LinkId, LinkTraffic};
-use grange_wire::{LinkIndex, Prefix};
+use grange_wire::{LinkIndex, NodeId, Prefix};
 use portable_atomic::AtomicU64;
 use rustix::{
     event::{EventfdFlags, eventfd},
@@ -37,7 +37,7 @@ use tokio::sync::mpsc;
 use self::tables::{Counters, Link, LocalKind, Roamed, Session, Slot, Tables};
 use super::{
     AddLinkError, LinkSpec, Local, MAX_LINKS, MAX_LOCAL, MAX_ROUTES, PacketDevice, Plane, PlaneDrops, PlaneFailure,
-    RekeyError, SetLocalError, SetRouteError, UnknownLink,
+    RekeyError, SetLocalError, SetRouteError, UnknownLink, Way,
 };
 use crate::underlay::{Received, Underlay};
 
@@ -52,6 +52,8 @@ pub struct UserspaceConfig<D> {
     pub underlay: Arc<Underlay>,
     /// Where datagrams that are not data go. When it is full they are dropped and counted.
     pub control: mpsc::Sender<Received>,
+    /// Where the peers go that packets wait for a seal to. When it is full the packets' sender asks again.
+    pub seals: mpsc::Sender<NodeId>,
 }
 
 /// Why the plane did not start.
@@ -326,8 +328,8 @@ impl<D: PacketDevice> Plane for Userspace<D> {
         Ok(())
     }
 
-    fn set_route(&mut self, prefix: Prefix, link: LinkId) -> Result<(), SetRouteError> {
-        let slot = self.slot(link).map_err(|UnknownLink(link)| SetRouteError::UnknownLink(link))?;
+    fn set_route(&mut self, prefix: Prefix, way: Way) -> Result<(), SetRouteError> {
+        let slot = self.slot(way.link).map_err(|UnknownLink(link)| SetRouteError::UnknownLink(link))?;
         let tables = self.shared.tables.load();
         match tables.routes.get(prefix) {
             Some(same) if same == slot => return Ok(()),

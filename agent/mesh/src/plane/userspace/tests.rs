@@ -69,7 +69,8 @@ impl Node {
         let underlay = Arc::new(Underlay::bind(&UnderlayConfig { port: 0, mark: None }).unwrap());
         let address = Endpoint { iface: IfaceId(0), addr: (Ipv6Addr::LOCALHOST, underlay.port()).into() };
         let (sender, control) = mpsc::channel(4);
-        let config = UserspaceConfig { device: FakeDevice(device), underlay, control: sender };
+        let config =
+            UserspaceConfig { device: FakeDevice(device), underlay, control: sender, seals: mpsc::channel(1).0 };
         let mut plane = Userspace::start(config).unwrap();
         let prefix = Prefix::new_truncating(v6(number).into(), 64);
         plane.set_local(&Local { address_v6: Some(v6(number)), prefixes: vec![prefix], ..Local::default() }).unwrap();
@@ -119,12 +120,16 @@ fn keys(seed: u8) -> [DataKeys; 2] {
 /// Joins two nodes; both know the link as `id`.
 fn join(a: &mut Node, b: &mut Node, id: u32, mtu: u16) {
     let [of_a, of_b] = keys(u8::try_from(id * 2 + 1).unwrap());
-    a.plane.add_link(LinkId(id), LinkSpec { endpoint: b.address, keys: of_a, mtu }).unwrap();
-    b.plane.add_link(LinkId(id), LinkSpec { endpoint: a.address, keys: of_b, mtu }).unwrap();
+    a.plane
+        .add_link(LinkId(id), LinkSpec { peer: NodeId([0; 32]), kernel: false, endpoint: b.address, keys: of_a, mtu })
+        .unwrap();
+    b.plane
+        .add_link(LinkId(id), LinkSpec { peer: NodeId([0; 32]), kernel: false, endpoint: a.address, keys: of_b, mtu })
+        .unwrap();
 }
 
 fn route(node: &mut Node, to: u16, link: u32) {
-    node.plane.set_route(Prefix::new_truncating(v6(to).into(), 64), LinkId(link)).unwrap();
+    node.plane.set_route(Prefix::new_truncating(v6(to).into(), 64), Way { link: LinkId(link), seal: None }).unwrap();
 }
 
 /// Two nodes, 1 and 2, with a link and routes.
@@ -343,7 +348,7 @@ fn ipv4_without_dont_fragment_goes_in_two_parts() {
     for (node, own, other) in [(&mut a, 1, 2), (&mut b, 2, 1)] {
         let local = Local { address_v4: Some(v4(own)), ..Local::default() };
         node.plane.set_local(&local).unwrap();
-        node.plane.set_route(Prefix::host(v4(other).into()), LinkId(0)).unwrap();
+        node.plane.set_route(Prefix::host(v4(other).into()), Way { link: LinkId(0), seal: None }).unwrap();
     }
     // From 100.64.0.1 to 100.64.0.2, "don't fragment" set.
     let mut sent = testing::packet(true, UDP, &udp(1400 - 28, 9));
@@ -397,7 +402,9 @@ impl Neighbour {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let endpoint = Endpoint { iface: IfaceId(0), addr: socket.local_addr().unwrap() };
         let [of_node, of_neighbour] = keys(u8::try_from(id * 2 + 1).unwrap());
-        node.plane.add_link(LinkId(id), LinkSpec { endpoint, keys: of_node, mtu: 1419 }).unwrap();
+        node.plane
+            .add_link(LinkId(id), LinkSpec { peer: NodeId([0; 32]), kernel: false, endpoint, keys: of_node, mtu: 1419 })
+            .unwrap();
         let key = FrameKey::new(Cipher::ChaCha20Poly1305, &of_neighbour.seal).unwrap();
         Self { socket, key, index: of_neighbour.remote }
     }
@@ -570,14 +577,29 @@ fn a_neighbour_that_moved_is_noticed() {
 fn links_and_routes_come_and_go() {
     let (mut a, mut b) = pair(1419);
     assert_eq!(
-        a.plane.add_link(LinkId(0), LinkSpec { endpoint: b.address, keys: keys(51)[0].clone(), mtu: 1280 }),
+        a.plane.add_link(
+            LinkId(0),
+            LinkSpec {
+                peer: NodeId([0; 32]),
+                kernel: false,
+                endpoint: b.address,
+                keys: keys(51)[0].clone(),
+                mtu: 1280
+            }
+        ),
         Err(AddLinkError::Exists(LinkId(0)))
     );
     assert_eq!(
-        a.plane.add_link(LinkId(7), LinkSpec { endpoint: b.address, keys: keys(1)[0].clone(), mtu: 1280 }),
+        a.plane.add_link(
+            LinkId(7),
+            LinkSpec { peer: NodeId([0; 32]), kernel: false, endpoint: b.address, keys: keys(1)[0].clone(), mtu: 1280 }
+        ),
         Err(AddLinkError::IndexInUse(LinkIndex(1 << 8)))
     );
-    assert_eq!(a.plane.set_route(Prefix::DEFAULT_V6, LinkId(7)), Err(SetRouteError::UnknownLink(LinkId(7))));
+    assert_eq!(
+        a.plane.set_route(Prefix::DEFAULT_V6, Way { link: LinkId(7), seal: None }),
+        Err(SetRouteError::UnknownLink(LinkId(7)))
+    );
     assert_eq!(a.plane.set_mtu(LinkId(7), 1280), Err(UnknownLink(LinkId(7))));
     a.plane.remove_link(LinkId(0)).unwrap();
     let lost = packet(1, 2, UDP, &udp(5, 1));
@@ -586,7 +608,12 @@ fn links_and_routes_come_and_go() {
     assert_eq!((error[40], error[41], &error[48..]), (1, 0, &lost[..]));
     // Another link takes the place; the old routes do not come back with it.
     let [of_a, of_b] = keys(61);
-    a.plane.add_link(LinkId(1), LinkSpec { endpoint: b.address, keys: of_a, mtu: 1419 }).unwrap();
+    a.plane
+        .add_link(
+            LinkId(1),
+            LinkSpec { peer: NodeId([0; 32]), kernel: false, endpoint: b.address, keys: of_a, mtu: 1419 },
+        )
+        .unwrap();
     b.plane.rekey(LinkId(0), of_b).unwrap();
     a.send(VnetHeader::default(), &lost);
     assert_eq!(a.receive().1[40], 1);
