@@ -9,7 +9,7 @@ use std::{
 use grange_core::Identity;
 use grange_hw::Machine;
 use grange_mesh::{Mesh, MeshConfig, Role, StartError, TraceError};
-use grange_uplink::{Gateway, GatewayConfig, GatewayStatus};
+use grange_uplink::{Gateway, GatewayConfig, GatewayStatus, has_nft};
 use grange_wire::node_address;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -58,7 +58,10 @@ pub(crate) fn run(places: &Places, config: &Config) -> Result<(), Failure> {
     mesh_config.mdns = config.mesh_mdns.value;
     mesh_config.tun.clone_from(&config.mesh_tun.value.0);
     mesh_config.aes = config.mesh_cipher.value == Cipher::Auto;
-    mesh_config.kernel_plane = config.mesh_plane.value == Plane::Auto;
+    mesh_config.kernel_plane = config.mesh_plane.value == Plane::Auto && has_nft();
+    if config.mesh_plane.value == Plane::Auto && !mesh_config.kernel_plane {
+        tracing::info!("the program nft is missing, without which the kernel's WireGuard is not used");
+    }
     mesh_config.seals = config.mesh_seals.value;
     mesh_config.runtime_dir.clone_from(&places.runtime);
 
@@ -160,7 +163,7 @@ impl Agent {
             UplinkInterface::Auto => None,
             UplinkInterface::This(name) => Some(name.clone()),
         };
-        let settings = GatewayConfig { share, interface, tun: config.mesh_tun.value.0.clone() };
+        let settings = GatewayConfig { share, interface };
         match Gateway::start(settings, mesh.clone()).await {
             Ok(gateway) => Ok(Some(gateway)),
             Err(error) if share => Err(Failure::new(
@@ -237,6 +240,9 @@ impl Agent {
             Ask::Links => {
                 serde_json::to_value(snapshot().await?.links.iter().map(report::Link::from).collect::<Vec<_>>())
             }
+            Ask::Seals => {
+                serde_json::to_value(snapshot().await?.seals.iter().map(report::Seal::from).collect::<Vec<_>>())
+            }
             Ask::Routes => {
                 serde_json::to_value(snapshot().await?.routes.iter().map(report::Route::from).collect::<Vec<_>>())
             }
@@ -283,14 +289,15 @@ impl Agent {
         Ok(report)
     }
 
-    /// An address, or the name or id of a neighbour or of this node.
+    /// An address, or the name or id of this node or one that it has a link or a seal with.
     async fn resolve(&self, text: &str) -> Result<IpAddr, String> {
         if let Ok(addr) = text.parse() {
             return Ok(addr);
         }
         let snapshot = self.mesh.snapshot().await.map_err(|error| error.to_string())?;
         let own = (snapshot.id, snapshot.name.as_str());
-        let mut found: Vec<_> = snapshot.links.iter().map(|link| (link.peer.id, link.peer.name.as_str())).collect();
+        let peers = snapshot.links.iter().map(|link| &link.peer).chain(snapshot.seals.iter().map(|seal| &seal.peer));
+        let mut found: Vec<_> = peers.map(|peer| (peer.id, peer.name.as_str())).collect();
         found.push(own);
         found.retain(|(id, name)| *name == text || id.to_string() == text);
         found.sort_unstable();

@@ -74,6 +74,12 @@ pub(crate) enum Command {
     /// One line for each neighbour: over which interface, how good the link is (cost: lower is better; 96 is a perfect cable), the
     /// delay there and back, and how much traffic it carried.
     Links,
+    /// Show the seals with nodes farther away
+    ///
+    /// What this node sends to a node that is no neighbour goes in a seal, encrypted from end to end, so that nobody on the way can read or
+    /// change it. One line for each seal: with whom, and how much it carried. Seals are made when there is traffic, and go when
+    /// there is none.
+    Seals,
     /// Show the ways to all nodes of the town
     ///
     /// One line for each known way. Those marked with * are in use; the others stand by.

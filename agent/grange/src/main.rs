@@ -48,6 +48,7 @@ fn run(cli: &Cli) -> Result<(), Failure> {
         }
         Command::Status => command::status::run(&places, &output),
         Command::Links => command::links::run(&places, &output),
+        Command::Seals => command::seals::run(&places, &output),
         Command::Routes => command::routes::run(&places, &output),
         Command::Trace { destination } => command::trace::run(&places, &output, destination),
         Command::Key { new } => command::key::run(&places, &output, *new),

@@ -5,8 +5,8 @@ use std::{
     time::Duration,
 };
 
-use grange_core::IfaceKind;
-use grange_mesh::{Hop as MeshHop, LinkStatus, RouteStatus, Snapshot};
+use grange_core::{Cipher, IfaceKind, PeerInfo};
+use grange_mesh::{Hop as MeshHop, LinkStatus, RouteStatus, SealStatus, Snapshot};
 use grange_uplink::GatewayStatus;
 use serde::{Deserialize, Serialize};
 
@@ -103,6 +103,21 @@ pub(crate) struct Peer {
     pub(crate) address: Ipv6Addr,
 }
 
+impl From<&PeerInfo> for Peer {
+    fn from(peer: &PeerInfo) -> Self {
+        Self { id: peer.id.to_string(), name: peer.name.clone(), address: grange_wire::node_address(&peer.id) }
+    }
+}
+
+/// A cipher's name.
+fn cipher_name(cipher: Cipher) -> String {
+    match cipher {
+        Cipher::ChaCha20Poly1305 => "chacha20-poly1305",
+        Cipher::Aes256Gcm => "aes-256-gcm",
+    }
+    .into()
+}
+
 /// One of `grange links`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Link {
@@ -134,17 +149,17 @@ pub(crate) struct Link {
     pub(crate) sent_packets: u64,
     /// Packets received.
     pub(crate) received_packets: u64,
+    /// What encrypts packets that the agent moves: `aes-256-gcm` or `chacha20-poly1305`.
+    pub(crate) cipher: String,
+    /// What moves packets: `userspace` or `kernel`.
+    pub(crate) plane: String,
 }
 
 impl From<&LinkStatus> for Link {
     fn from(link: &LinkStatus) -> Self {
         Self {
             link: link.link.0,
-            peer: Peer {
-                id: link.peer.id.to_string(),
-                name: link.peer.name.clone(),
-                address: grange_wire::node_address(&link.peer.id),
-            },
+            peer: (&link.peer).into(),
             interface: link.interface.clone(),
             endpoint: link.endpoint.to_string(),
             cost: link.cost,
@@ -157,6 +172,50 @@ impl From<&LinkStatus> for Link {
             received_bytes: link.traffic.received_bytes,
             sent_packets: link.traffic.sent_packets,
             received_packets: link.traffic.received_packets,
+            cipher: cipher_name(link.cipher),
+            plane: link.plane.into(),
+        }
+    }
+}
+
+/// One of `grange seals`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Seal {
+    /// Its number; links and seals are counted together.
+    pub(crate) seal: u32,
+    /// Who is there.
+    pub(crate) peer: Peer,
+    /// The largest packet that passes whole, in bytes.
+    pub(crate) mtu: u16,
+    /// Round-trip time in microseconds.
+    pub(crate) rtt_us: Option<u64>,
+    /// Seconds since it came up.
+    pub(crate) age_s: u64,
+    /// Seconds since a packet went through it, either way.
+    pub(crate) idle_s: u64,
+    /// What encrypts packets that the agent moves: `aes-256-gcm` or `chacha20-poly1305`.
+    pub(crate) cipher: String,
+    /// What moves packets: `userspace` or `kernel`.
+    pub(crate) plane: String,
+    /// Bytes of packets sent.
+    pub(crate) sent_bytes: u64,
+    /// Bytes of packets received.
+    pub(crate) received_bytes: u64,
+}
+
+impl From<&SealStatus> for Seal {
+    fn from(seal: &SealStatus) -> Self {
+        Self {
+            seal: seal.seal.0,
+            peer: (&seal.peer).into(),
+            mtu: seal.mtu,
+            rtt_us: seal.rtt.map(micros),
+            age_s: seal.age.as_secs(),
+            idle_s: seal.idle.as_secs(),
+            cipher: cipher_name(seal.cipher),
+            plane: seal.plane.into(),
+            sent_bytes: seal.traffic.sent_bytes,
+            received_bytes: seal.traffic.received_bytes,
         }
     }
 }
@@ -194,7 +253,7 @@ pub(crate) struct Via {
 pub(crate) struct Owner {
     /// Its id.
     pub(crate) id: String,
-    /// Its name, if it is a neighbour.
+    /// Its name, if there is a link or a seal with it.
     pub(crate) name: Option<String>,
 }
 

@@ -228,7 +228,7 @@ fn a_membership_of_another_key_is_told_as_such() {
 #[test]
 fn without_an_agent_the_commands_say_so() {
     let node = Node::new();
-    for command in [&["status"][..], &["links"], &["routes"], &["trace", "fd00::1"]] {
+    for command in [&["status"][..], &["links"], &["seals"], &["routes"], &["trace", "fd00::1"]] {
         assert_paragraph(&node.grange(command), 4, &["the agent is not running", "grange run", "control.sock"]);
     }
     // A socket that an agent left when it was killed is as good as none.

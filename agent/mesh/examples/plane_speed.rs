@@ -1,9 +1,9 @@
 //! How fast the user-space plane is on this machine.
 //!
-//! `plane_speed [NODES] [SECONDS] [RATE|-] [iperf3 arguments]`, as root: makes a chain of network namespaces joined by veth
-//! pairs, runs a plane with fixed keys in each, and sends TCP from the first to the last by `iperf3`. Prints Mbit/s, and
-//! CPU seconds of each plane per gigabyte, and round-trip times idle and under load. With a RATE (`100mbit`) the first
-//! hop is that slow (`tc tbf`, a queue of 50 ms). Nothing is left behind.
+//! `plane_speed [NODES] [SECONDS] [RATE|-] [aes|chacha] [iperf3 arguments]`, as root: makes a chain of network namespaces
+//! joined by veth pairs, runs a plane with fixed keys in each, and sends TCP from the first to the last by `iperf3`. Prints
+//! Mbit/s, and CPU seconds of each plane per gigabyte, and round-trip times idle and under load. With a RATE (`100mbit`)
+//! the first hop is that slow (`tc tbf`, a queue of 50 ms). Nothing is left behind.
 
 #![allow(clippy::print_stdout, reason = "a tool for the terminal")]
 #![allow(clippy::unwrap_used, reason = "a tool for developers: it may end with a backtrace")]
@@ -32,19 +32,27 @@ fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let number = |at: usize, default: usize| arguments.get(at).map_or(default, |text| text.parse().unwrap());
     if arguments.first().is_some_and(|first| first == "node") {
-        return node(number(1, 0), number(2, 2));
+        return node(number(1, 0), number(2, 2), cipher(arguments.get(3)));
     }
     let nodes = number(0, 2).clamp(2, 9);
-    let town = Town::build(nodes);
+    let town = Town::build(nodes, cipher(arguments.get(3)));
     let rate = arguments.get(2).map(String::as_str).filter(|rate| *rate != "-");
     if let Some(rate) = rate {
         town.slow_down(rate);
     }
-    town.measure(number(1, 5), arguments.get(3..).unwrap_or_default());
+    town.measure(number(1, 5), arguments.get(4..).unwrap_or_default());
+}
+
+fn cipher(name: Option<&String>) -> Cipher {
+    match name.map(String::as_str) {
+        None | Some("chacha") => Cipher::ChaCha20Poly1305,
+        Some("aes") => Cipher::Aes256Gcm,
+        Some(other) => panic!("no cipher {other}: aes or chacha"),
+    }
 }
 
 /// One node of the chain: runs until its standard input ends.
-fn node(me: usize, nodes: usize) {
+fn node(me: usize, nodes: usize, cipher: Cipher) {
     let tun = Tun::open(&TunConfig::default()).unwrap();
     let underlay = Arc::new(Underlay::bind(&UnderlayConfig { port: PORT, mark: None }).unwrap());
     let (control, _received) = mpsc::channel(16);
@@ -59,7 +67,7 @@ fn node(me: usize, nodes: usize) {
         let (ours, theirs) = if last == 2 { (seed, seed + 1) } else { (seed + 1, seed) };
         let index = |number: u8| LinkIndex(0x1000 + u32::from(number));
         let keys = DataKeys {
-            cipher: Cipher::ChaCha20Poly1305,
+            cipher,
             local: index(ours),
             remote: index(theirs),
             seal: [ours; 32],
@@ -102,7 +110,8 @@ struct Town {
 }
 
 impl Town {
-    fn build(nodes: usize) -> Self {
+    fn build(nodes: usize, cipher: Cipher) -> Self {
+        let cipher = if cipher == Cipher::Aes256Gcm { "aes" } else { "chacha" };
         let names: Vec<_> = (0..nodes).map(|node| format!("speed{}n{node}", std::process::id())).collect();
         let mut town = Self { names, planes: Vec::new() };
         for name in &town.names {
@@ -121,7 +130,7 @@ impl Town {
             let mut plane = Command::new("ip")
                 .args(["netns", "exec", name])
                 .arg(env::current_exe().unwrap())
-                .args(["node", &index.to_string(), &nodes.to_string()])
+                .args(["node", &index.to_string(), &nodes.to_string(), cipher])
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()

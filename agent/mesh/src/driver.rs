@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use grange_core::{DownReason, Endpoint, Event, IfaceId, LinkId, LinkTraffic, Node, PeerInfo, Target, Town};
+use grange_core::{
+    Cipher, DownReason, Endpoint, Event, IfaceId, IfaceKind, IfaceState, LinkId, LinkTraffic, Node, PeerInfo, Target,
+    Town,
+};
 use grange_wire::{NodeId, Prefix};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -17,7 +20,8 @@ use crate::{
     kernel::{Kernel, monitor::Interfaces},
     mdns::Mdns,
     plane::{LinkSpec, Local, MIN_MTU, MTU_OVER_ETHERNET, Plane, Way},
-    snapshot::{self, LinkStatus, MeshEvent, RouteStatus, Snapshot},
+    seal_socket::SealSocket,
+    snapshot::{self, LinkStatus, MeshEvent, RouteStatus, SealStatus, Snapshot},
     underlay::{Received, Underlay},
 };
 
@@ -41,6 +45,14 @@ struct Link {
     peer: PeerInfo,
     endpoint: Endpoint,
     mtu: u16,
+    cipher: Cipher,
+    traffic: LinkTraffic,
+}
+
+/// A seal that is up.
+struct Seal {
+    peer: PeerInfo,
+    cipher: Cipher,
     traffic: LinkTraffic,
 }
 
@@ -54,8 +66,11 @@ pub(crate) struct Parts {
     pub clock: Clock,
     pub node: Node,
     pub plane: Box<dyn Plane>,
+    /// Whether the kernel has WireGuard.
+    pub kernel_plane: bool,
     /// Whether to seal what goes farther than a neighbour.
     pub seals: bool,
+    pub seal_socket: Arc<SealSocket>,
     pub underlay: Arc<Underlay>,
     pub kernel: Kernel,
     pub table: Table,
@@ -72,14 +87,18 @@ pub(crate) struct Inputs {
     pub peers: mpsc::Receiver<Vec<Endpoint>>,
     pub suggestions: mpsc::Receiver<Endpoint>,
     pub seals: mpsc::Receiver<NodeId>,
+    pub seal_socket: Arc<SealSocket>,
 }
 
 /// The driver.
 pub(crate) struct Driver {
     parts: Parts,
     links: BTreeMap<LinkId, Link>,
+    seals: BTreeMap<LinkId, Seal>,
     announced: Vec<Prefix>,
     tun_up: bool,
+    /// The WireGuard interfaces that are switched on.
+    tunnels: BTreeSet<u32>,
     tick_due: tokio::time::Instant,
     counters: Vec<(LinkId, LinkTraffic)>,
     roamed: Vec<(LinkId, Endpoint)>,
@@ -90,8 +109,10 @@ impl Driver {
         Self {
             parts,
             links: BTreeMap::new(),
+            seals: BTreeMap::new(),
             announced: Vec::new(),
             tun_up: true,
+            tunnels: BTreeSet::new(),
             tick_due: tokio::time::Instant::now(),
             counters: Vec::new(),
             roamed: Vec::new(),
@@ -135,6 +156,13 @@ impl Driver {
                     self.take_datagram(&datagram);
                     for _ in 1..BATCH {
                         let Ok(datagram) = inputs.datagrams.try_recv() else { break };
+                        self.take_datagram(&datagram);
+                    }
+                }
+                datagram = inputs.seal_socket.receive() => {
+                    self.take_datagram(&datagram);
+                    for _ in 1..BATCH {
+                        let Ok(datagram) = inputs.seal_socket.try_receive() else { break };
                         self.take_datagram(&datagram);
                     }
                 }
@@ -190,15 +218,26 @@ impl Driver {
         self.counters.clear();
         self.parts.plane.counters(&mut self.counters);
         for (id, counters) in &self.counters {
-            let Some(link) = self.links.get_mut(id) else { continue };
-            traffic |= link.traffic != *counters;
-            link.traffic = *counters;
+            if let Some(link) = self.links.get_mut(id) {
+                traffic |= link.traffic != *counters;
+                link.traffic = *counters;
+            } else if let Some(seal) = self.seals.get_mut(id) {
+                traffic |= seal.traffic != *counters;
+                seal.traffic = *counters;
+            } else {
+                continue;
+            }
             self.parts.node.handle_traffic(now, *id, *counters);
         }
         self.roamed.clear();
         self.parts.plane.take_roamed(&mut self.roamed);
         for (id, endpoint) in &self.roamed {
             self.parts.node.handle_roamed(now, *id, *endpoint);
+        }
+        let mut ports = Vec::new();
+        self.parts.plane.take_ports(&mut ports);
+        for (id, port) in ports {
+            self.parts.node.set_plane_port(now, id, port);
         }
         let pause = match (self.links.is_empty(), traffic) {
             (true, _) => TICK[2],
@@ -218,6 +257,10 @@ impl Driver {
         let now = self.parts.clock.now();
         let tun_up = reports.get(&self.parts.tun_index).is_some_and(|tun| tun.enabled);
         let tun_again = tun_up && !std::mem::replace(&mut self.tun_up, tun_up);
+        // Gone or switched off by us or by others: the kernel has dropped the routes into them.
+        let tunnels: BTreeSet<u32> =
+            reports.iter().filter(|(_, report)| report.ours && report.enabled).map(|(index, _)| *index).collect();
+        let tunnel_gone = !std::mem::replace(&mut self.tunnels, tunnels).is_subset(&self.tunnels);
         for Change { index, state, join } in self.parts.table.update(reports) {
             let iface = IfaceId(index);
             let name = self.parts.table.name(index).unwrap_or("?").to_owned();
@@ -245,7 +288,7 @@ impl Driver {
         if let Some(mdns) = &mut self.parts.mdns {
             mdns.set_interfaces(self.parts.table.wired().map(Into::into).collect());
         }
-        self.want(tun_again);
+        self.want(tun_again || tunnel_gone);
         let _ = self.parts.events.send(MeshEvent::Interfaces);
     }
 
@@ -253,7 +296,7 @@ impl Driver {
     fn want(&mut self, resync: bool) {
         let lan = self.parts.table.lan();
         let shared = self.announced.iter().any(Prefix::is_default);
-        let forwarding = self.parts.table.forwarding(&self.parts.tun, shared);
+        let forwarding = self.parts.table.forwarding(&self.parts.tun, shared, self.parts.kernel_plane);
         self.parts.kernel.want(|wanted| {
             wanted.lan = lan;
             wanted.forwarding = forwarding;
@@ -283,7 +326,8 @@ impl Driver {
             Command::Interfaces(reply) => {
                 let (forwards_v4, forwards_v6) = self.parts.kernel.forwards_for_others();
                 let all = self.parts.table.status();
-                let _ = reply.send(snapshot::Interfaces { all, forwards_v4, forwards_v6 });
+                let passing = self.parts.kernel_plane;
+                let _ = reply.send(snapshot::Interfaces { all, forwards_v4, forwards_v6, passing });
             }
             Command::SetTown(town, done) => {
                 self.parts.town.clone_from(&town);
@@ -311,7 +355,13 @@ impl Driver {
             let mut idle = true;
             while let Some(transmit) = self.parts.node.poll_transmit() {
                 idle = false;
-                if let Err(error) = self.parts.underlay.send(transmit.to, &transmit.payload) {
+                let sent = match transmit.to {
+                    Target::Endpoint(Endpoint { iface: IfaceId::MESH, addr }) => {
+                        self.parts.seal_socket.send(addr, &transmit.payload)
+                    }
+                    to => self.parts.underlay.send(to, &transmit.payload),
+                };
+                if let Err(error) = sent {
                     let to = match transmit.to {
                         Target::Endpoint(endpoint) => endpoint.iface,
                         Target::Beacon(iface) => iface,
@@ -332,39 +382,52 @@ impl Driver {
     fn take_event(&mut self, event: Event) {
         match event {
             Event::LinkUp { link, peer, endpoint, keys, mtu, kernel } => {
+                let cipher = keys.cipher;
                 let spec = LinkSpec { peer: peer.id, endpoint, keys, mtu, kernel };
                 if let Err(error) = self.parts.plane.add_link(link, spec) {
                     tracing::warn!(peer = peer.name, %error, "a link carries no packets");
                 }
                 let interface = self.interface(endpoint);
                 tracing::info!(peer = peer.name, id = %peer.id, address = %endpoint.addr, interface, "link up");
-                let entry = Link { peer: peer.clone(), endpoint, mtu, traffic: LinkTraffic::default() };
+                let entry = Link { peer: peer.clone(), endpoint, mtu, cipher, traffic: LinkTraffic::default() };
                 self.links.insert(link, entry);
                 self.links_changed();
                 let _ = self.parts.events.send(MeshEvent::LinkUp { link, peer });
             }
             Event::SealUp { seal, peer, endpoint, keys, mtu, kernel } => {
                 tracing::debug!(seal = seal.0, peer = peer.name, id = %peer.id, "seal up");
+                let cipher = keys.cipher;
                 let spec = LinkSpec { peer: peer.id, endpoint, keys, mtu, kernel };
                 if let Err(error) = self.parts.plane.add_link(seal, spec) {
                     tracing::warn!(peer = peer.name, %error, "a seal carries no packets");
                 }
+                self.seals.insert(seal, Seal { peer, cipher, traffic: LinkTraffic::default() });
+                self.watch_traffic();
             }
             Event::SealDown { seal, reason } => {
+                self.seals.remove(&seal);
                 tracing::debug!(seal = seal.0, reason = reason_text(reason), "seal down");
                 if let Err(error) = self.parts.plane.remove_link(seal) {
                     tracing::debug!(%error, "seal down");
                 }
             }
-            Event::LinkPlanePort { link, port } => tracing::debug!(link = link.0, port, "the other end's kernel plane"),
+            Event::LinkPlanePort { link, port } => self.parts.plane.set_peer_port(link, port),
             Event::LinkKeysOffered { link, keys } => {
                 if let Err(error) = self.parts.plane.offer_keys(link, keys) {
                     tracing::debug!(link = link.0, %error, "offered keys not taken");
                 }
             }
             Event::LinkRekeyed { link, keys } => {
-                if let Err(error) = self.parts.plane.rekey(link, keys) {
-                    tracing::debug!(link = link.0, %error, "new keys not taken");
+                let cipher = keys.cipher;
+                match self.parts.plane.rekey(link, keys) {
+                    Err(error) => tracing::debug!(link = link.0, %error, "new keys not taken"),
+                    Ok(()) => {
+                        if let Some(entry) = self.links.get_mut(&link) {
+                            entry.cipher = cipher;
+                        } else if let Some(entry) = self.seals.get_mut(&link) {
+                            entry.cipher = cipher;
+                        }
+                    }
                 }
             }
             Event::LinkMoved { link, endpoint } => {
@@ -383,8 +446,8 @@ impl Driver {
                 }
                 if let Some(entry) = self.links.get_mut(&link) {
                     entry.mtu = mtu;
+                    self.links_changed();
                 }
-                self.links_changed();
             }
             Event::LinkDown { link, reason } => {
                 if let Err(error) = self.parts.plane.remove_link(link) {
@@ -401,13 +464,11 @@ impl Driver {
                 if let Err(error) = self.parts.plane.set_route(prefix, self.way(via, owner)) {
                     tracing::debug!(%prefix, %error, "route not taken");
                 }
-                self.parts.kernel.want_prefix(prefix, true);
                 tracing::debug!(%prefix, link = via.0, metric, "route");
                 let _ = self.parts.events.send(MeshEvent::RouteChanged { prefix, via, metric, owner });
             }
             Event::RouteRemoved { prefix } => {
                 self.parts.plane.remove_route(prefix);
-                self.parts.kernel.want_prefix(prefix, false);
                 tracing::debug!(%prefix, "no route any more");
                 let _ = self.parts.events.send(MeshEvent::RouteRemoved { prefix });
             }
@@ -424,14 +485,26 @@ impl Driver {
     fn links_changed(&mut self) {
         let mtu = self.links.values().map(|link| link.mtu).max().unwrap_or(MTU_OVER_ETHERNET).max(MIN_MTU);
         self.parts.kernel.want(|wanted| wanted.tun_mtu = mtu);
+        let mesh = IfaceState { kind: IfaceKind::Tunnel, mtu, up: true, beacons: false };
+        let now = self.parts.clock.now();
+        self.parts.node.set_iface(now, IfaceId::MESH, Some(mesh));
         let linked: BTreeSet<SocketAddr> = self.links.values().map(|link| link.endpoint.addr).collect();
         self.parts.linked.send_if_modified(|before| {
             let changed = *before != linked;
             *before = linked;
             changed
         });
-        // Soon: a new link's traffic is watched closely from the start.
+        self.watch_traffic();
+    }
+
+    /// Soon: the traffic of what is new is watched closely from the start.
+    fn watch_traffic(&mut self) {
         self.tick_due = self.tick_due.min(tokio::time::Instant::now() + TICK[0]);
+    }
+
+    /// Whom there is a session with.
+    fn peers(&self) -> impl Iterator<Item = &PeerInfo> {
+        self.seals.values().map(|seal| &seal.peer).chain(self.links.values().map(|link| &link.peer))
     }
 
     fn interface(&self, endpoint: Endpoint) -> Option<&str> {
@@ -452,10 +525,22 @@ impl Driver {
             mtu: link.mtu,
             age: now.since(link.since),
             traffic: self.links.get(&link.link).map(|known| known.traffic).unwrap_or_default(),
+            cipher: self.links.get(&link.link).map_or(Cipher::ChaCha20Poly1305, |known| known.cipher),
+            plane: plane.plane_of(link.link),
             peer: link.peer,
         });
-        let names: BTreeMap<NodeId, &str> =
-            self.links.values().map(|link| (link.peer.id, link.peer.name.as_str())).collect();
+        let seals = node.seals(now).map(|seal| SealStatus {
+            seal: seal.seal,
+            rtt: seal.rtt,
+            mtu: seal.mtu,
+            age: now.since(seal.since),
+            idle: seal.idle,
+            traffic: self.seals.get(&seal.seal).map(|known| known.traffic).unwrap_or_default(),
+            cipher: self.seals.get(&seal.seal).map_or(Cipher::ChaCha20Poly1305, |known| known.cipher),
+            plane: plane.plane_of(seal.seal),
+            peer: seal.peer,
+        });
+        let names: BTreeMap<NodeId, &str> = self.peers().map(|peer| (peer.id, peer.name.as_str())).collect();
         let mut routes: Vec<RouteStatus> = node
             .routes()
             .filter_map(|route| {
@@ -489,6 +574,7 @@ impl Driver {
             announced: self.announced.clone(),
             interfaces: table.status(),
             links: links.collect(),
+            seals: seals.collect(),
             routes,
         }
     }

@@ -29,6 +29,14 @@ pub enum StartError {
         /// The port.
         port: u16,
     },
+    /// Another process has the UDP port of seals.
+    #[error(
+        "UDP port {} at this node's address is occupied by another process: perhaps another grange runs (see `ss \
+         -ulpn sport = {}`). Stop it; this port cannot be chosen",
+        grange_wire::SEAL_PORT,
+        grange_wire::SEAL_PORT
+    )]
+    SealPortOccupied,
     /// An interface with the TUN device's name exists.
     #[error(
         "an interface named {name} exists already: perhaps another grange runs. Stop it, remove the interface with \

@@ -48,7 +48,7 @@ impl Table {
 
     /// Takes the kernel's report and gives what follows for links from it.
     pub(crate) fn update(&mut self, mut reports: Interfaces) -> Vec<Change> {
-        reports.retain(|index, report| *index != self.tun && !report.loopback);
+        reports.retain(|index, report| *index != self.tun && !report.loopback && !report.ours);
         let mut changes = Vec::new();
         self.known.retain(|index, known| {
             if !reports.contains_key(index) && known.told.is_some() {
@@ -101,10 +101,11 @@ impl Table {
         lans.next().map(|(index, report)| (index, report.name.clone()))
     }
 
-    /// What has to be forwarded for hosts of the LAN and, if `shared`, for the town; none if neither is there.
-    pub(crate) fn forwarding(&self, tun: &str, shared: bool) -> Option<Forwarding> {
+    /// What has to be forwarded for hosts of the LAN, for the town if `shared`, and from neighbour to neighbour if the
+    /// kernel does that (`passing`); none if it is for nobody.
+    pub(crate) fn forwarding(&self, tun: &str, shared: bool, passing: bool) -> Option<Forwarding> {
         let mut from: BTreeSet<String> = self.of_role(Role::Lan).map(|(_, report)| report.name.clone()).collect();
-        if from.is_empty() && !shared {
+        if from.is_empty() && !shared && !passing {
             return None;
         }
         // The configuration may give an interface with a default route another role; it leads to a provider all the same.
@@ -222,11 +223,13 @@ mod tests {
     }
 
     #[test]
-    fn loopback_and_the_tun_are_nobodys_choice() {
+    fn loopback_and_what_is_ours_are_nobodys_choice() {
         let mut table = table();
         let mut lo = report("lo", true);
         lo.loopback = true;
-        assert!(table.update([(1, lo), (99, report("grange0", true))].into()).is_empty());
+        let mut ours = report("grange1", true);
+        ours.ours = true;
+        assert!(table.update([(1, lo), (99, report("grange0", true)), (5, ours)].into()).is_empty());
         assert!(table.status().is_empty());
     }
 
@@ -235,12 +238,12 @@ mod tests {
         let mut table = table();
         table.update([(4, report("eth0", true)), (5, report("lan0", true))].into());
         assert_eq!(table.lan(), Some((5, "lan0".into())));
-        assert_eq!(table.forwarding("grange0", true).unwrap().from, ["grange0".into(), "lan0".into()].into());
+        assert_eq!(table.forwarding("grange0", true, false).unwrap().from, ["grange0".into(), "lan0".into()].into());
         let mut with_route = report("eth0", true);
         with_route.default_v6 = true;
         let changes = table.update([(4, with_route), (5, report("lan0", true))].into());
         assert_eq!(changes, [Change { index: 4, state: None, join: false }]);
-        let forwarding = table.forwarding("grange0", true).unwrap();
+        let forwarding = table.forwarding("grange0", true, false).unwrap();
         assert_eq!(forwarding.from, ["eth0".into(), "grange0".into(), "lan0".into()].into());
         assert_eq!(forwarding.hear, ["eth0".into()].into());
         let mut off = report("lan0", false);
@@ -253,7 +256,8 @@ mod tests {
     fn nothing_is_forwarded_without_a_lan_or_a_shared_uplink() {
         let mut table = table();
         table.update([(4, report("eth0", true))].into());
-        assert_eq!(table.forwarding("grange0", false), None);
-        assert!(table.forwarding("grange0", true).is_some());
+        assert_eq!(table.forwarding("grange0", false, false), None);
+        assert!(table.forwarding("grange0", true, false).is_some());
+        assert_eq!(table.forwarding("grange0", false, true).unwrap().from, ["grange0".into()].into());
     }
 }

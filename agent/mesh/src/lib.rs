@@ -14,6 +14,7 @@ mod mesh;
 mod packet;
 mod peers;
 pub mod plane;
+mod seal_socket;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ pub use config::{
     Selector, StaticPeer,
 };
 pub use error::{StartError, Stopped, TraceError};
+pub use kernel::GROUP;
 pub use mesh::Mesh;
-pub use snapshot::{Hop, InterfaceStatus, Interfaces, LinkStatus, MeshEvent, RouteStatus, Snapshot};
+pub use snapshot::{Hop, InterfaceStatus, Interfaces, LinkStatus, MeshEvent, RouteStatus, SealStatus, Snapshot};
 pub use trace::Trace;

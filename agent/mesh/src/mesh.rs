@@ -17,10 +17,11 @@ use crate::{
     driver::{Command, Driver, Inputs, Parts},
     error::{StartError, Stopped, TraceError},
     interfaces::Table,
-    kernel::{GRACE, Kernel, Setup, monitor, netlink::Netlink, sysctl::Sysctls},
+    kernel::{GRACE, Kernel, SEAL_MARK, Setup, monitor, netlink::Netlink, sysctl::Sysctls, tunnels, wireguard::WireGuard},
     mdns::Mdns,
     peers,
-    plane::{self, MTU_OVER_ETHERNET, OpenTunError, Tun, TunConfig, Userspace, UserspaceConfig},
+    plane::{self, MTU_OVER_ETHERNET, OpenTunError, Planes, Tun, TunConfig, Userspace, UserspaceConfig},
+    seal_socket::{self, SealSocket},
     snapshot::{Interfaces, MeshEvent, Snapshot},
     trace::{self, Trace},
     underlay::{BindError, Underlay, UnderlayConfig},
@@ -65,6 +66,10 @@ impl Mesh {
         let underlay = Underlay::bind(&UnderlayConfig { port: config.port, mark: Some(config.fwmark) })
             .map(Arc::new)
             .map_err(|error| bind_error(error, config.port))?;
+        let seal_socket = SealSocket::bind(grange_wire::node_address(&id), Some(SEAL_MARK)).map_err(|error| match error {
+            seal_socket::BindError::PortInUse => StartError::SealPortOccupied,
+            seal_socket::BindError::Socket(source) => StartError::Socket { port: grange_wire::SEAL_PORT, source },
+        })?;
         let netlink =
             Netlink::open().map_err(|source| StartError::Netlink { action: "open a netlink socket", source })?;
         let tun = Tun::open(&TunConfig { name: config.tun.clone(), mtu: MTU_OVER_ETHERNET })
@@ -75,6 +80,11 @@ impl Mesh {
         let (wanting, seals) = mpsc::channel(SEALS);
         let plane = UserspaceConfig { device: tun, underlay: Arc::clone(&underlay), control, seals: wanting };
         let plane = Userspace::start(plane).map_err(|error| plane_error(error, config.port))?;
+        let wireguard = match config.kernel_plane {
+            true => find_wireguard(&netlink).await,
+            false => None,
+        };
+        let kernel_plane = wireguard.is_some();
         let mut entropy = [0; 32];
         getrandom::fill(&mut entropy).map_err(|error| StartError::Random(io::Error::other(error)))?;
         let interfaces = monitor::watch(&netlink)
@@ -90,7 +100,8 @@ impl Mesh {
             runtime_dir: config.runtime_dir.clone(),
             grace: GRACE,
         };
-        let kernel = Kernel::start(netlink, Sysctls::default(), setup).await?;
+        let kernel = Kernel::start(netlink, wireguard, Sysctls::default(), setup).await?;
+        let plane = Planes::new(Box::new(plane), kernel.wants(), kernel_plane, config.fwmark);
 
         let clock = Clock::start();
         let selector = std::mem::replace(&mut config.interfaces, Box::new(crate::config::nothing));
@@ -99,7 +110,7 @@ impl Mesh {
             name: config.name.clone(),
             town: config.town.clone(),
             gateways: std::mem::take(&mut config.gateways),
-            offer: Offer { fast_aes: config.aes && plane::has_fast_aes(), kernel_plane: false },
+            offer: Offer { fast_aes: config.aes && plane::has_fast_aes(), kernel_plane },
         };
         let (found, suggestions) = mpsc::channel(SUGGESTIONS);
         let (linked, linked_view) = watch::channel(BTreeSet::new());
@@ -114,7 +125,9 @@ impl Mesh {
             clock,
             node: Node::new(node, clock.now(), entropy),
             plane: Box::new(plane),
+            kernel_plane,
             seals: config.seals,
+            seal_socket: Arc::clone(&seal_socket),
             mdns: config.mdns.then(|| Mdns::start(underlay.port(), found)).flatten(),
             underlay,
             kernel,
@@ -129,6 +142,7 @@ impl Mesh {
             peers: peers::spawn(std::mem::take(&mut config.peers), linked_view),
             suggestions,
             seals,
+            seal_socket,
         };
         tracing::info!(%id, address = %grange_wire::node_address(&id), tun = config.tun, "the mesh runs");
         tokio::spawn(Driver::new(parts).run(inputs));
@@ -193,7 +207,8 @@ impl Mesh {
     pub async fn trace(&self, destination: IpAddr) -> Result<Trace, TraceError> {
         let snapshot = self.snapshot().await.map_err(|Stopped| TraceError::Stopped)?;
         let mut names = BTreeMap::from(trace::names_of(&self.id, &self.name));
-        names.extend(snapshot.links.iter().flat_map(|link| trace::names_of(&link.peer.id, &link.peer.name)));
+        let peers = snapshot.seals.iter().map(|seal| &seal.peer).chain(snapshot.links.iter().map(|link| &link.peer));
+        names.extend(peers.flat_map(|peer| trace::names_of(&peer.id, &peer.name)));
         trace::start(destination, names)
     }
 
@@ -219,6 +234,17 @@ impl Mesh {
         let (reply, answer) = oneshot::channel();
         self.commands.send(command(reply)).await.map_err(|_| Stopped)?;
         answer.await.map_err(|_| Stopped)
+    }
+}
+
+/// The kernel's WireGuard, if it has one that we may use.
+async fn find_wireguard(netlink: &Netlink) -> Option<WireGuard> {
+    match tunnels::detect(netlink).await {
+        Ok(wireguard) => Some(wireguard),
+        Err(error) => {
+            tracing::info!(%error, "the kernel's WireGuard cannot be used; Grange moves all packets itself");
+            None
+        }
     }
 }
 

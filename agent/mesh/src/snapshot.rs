@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use grange_core::{DownReason, IfaceKind, LinkId, LinkTraffic, PeerInfo};
+use grange_core::{Cipher, DownReason, IfaceKind, LinkId, LinkTraffic, PeerInfo};
 use grange_wire::{NodeId, Prefix, RouterId, TownId};
 
 use crate::config::Role;
@@ -35,6 +35,8 @@ pub struct Snapshot {
     pub interfaces: Vec<InterfaceStatus>,
     /// Links that are up, oldest first.
     pub links: Vec<LinkStatus>,
+    /// Seals that are up, oldest first.
+    pub seals: Vec<SealStatus>,
     /// All known routes by prefix; the selected one of a prefix first.
     pub routes: Vec<RouteStatus>,
 }
@@ -48,6 +50,8 @@ pub struct Interfaces {
     pub forwards_v4: bool,
     /// Whether the machine forwards IPv6 for others than the mesh, too.
     pub forwards_v6: bool,
+    /// Whether the kernel forwards from neighbour to neighbour: the kernel plane.
+    pub passing: bool,
 }
 
 /// An interface.
@@ -100,6 +104,33 @@ pub struct LinkStatus {
     pub age: Duration,
     /// Data frames sent and received.
     pub traffic: LinkTraffic,
+    /// What encrypts them where the agent moves packets.
+    pub cipher: Cipher,
+    /// What moves packets: `userspace` or `kernel`.
+    pub plane: &'static str,
+}
+
+/// A seal: an end-to-end session with a node that is no neighbour.
+#[derive(Clone, Debug)]
+pub struct SealStatus {
+    /// Its number.
+    pub seal: LinkId,
+    /// Who is at the other end.
+    pub peer: PeerInfo,
+    /// Smoothed round-trip time, once measured.
+    pub rtt: Option<Duration>,
+    /// The largest inner IP packet, in bytes, that is known to pass whole.
+    pub mtu: u16,
+    /// Time since it came up.
+    pub age: Duration,
+    /// Time since a packet went through it, either way.
+    pub idle: Duration,
+    /// Data frames sent and received.
+    pub traffic: LinkTraffic,
+    /// What encrypts them where the agent moves packets.
+    pub cipher: Cipher,
+    /// What moves packets: `userspace` or `kernel`.
+    pub plane: &'static str,
 }
 
 /// A route.
@@ -119,7 +150,7 @@ pub struct RouteStatus {
     pub refmetric: u16,
     /// Who announced it.
     pub owner: NodeId,
-    /// The owner's name where it is a neighbour of ours.
+    /// The owner's name where there is a link or a seal with it.
     pub owner_name: Option<String>,
     /// The announcement's router-id.
     pub router_id: RouterId,
@@ -177,7 +208,7 @@ pub struct Hop {
     pub hop: u8,
     /// Who answered; none if nobody did.
     pub address: Option<IpAddr>,
-    /// Its name where it is this node or a neighbour of it.
+    /// Its name where it is this node, or there is a link or a seal with it.
     pub name: Option<String>,
     /// Round-trip times of the probes that were answered.
     pub rtt: Vec<Duration>,

@@ -1,7 +1,10 @@
 //! The UDP socket that everything of the mesh goes through.
 //!
-//! One dual-stack socket for control datagrams, beacons and the data frames of the user-space plane. Sends never block:
-//! a control datagram that finds the socket full waits in a small queue that goes before all data.
+//! One dual-stack socket for control datagrams and beacons, which receives data frames too; each link sends its data frames
+//! by a socket of its own at the same port. Sends never block: a control datagram that finds the socket full waits in a small
+//! queue.
+
+mod outlet;
 
 use std::{
     collections::VecDeque,
@@ -23,15 +26,13 @@ use rustix::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
+pub(crate) use outlet::Outlet;
+
 /// The multicast group of beacons.
 pub const BEACON_GROUP: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x6772);
 
 /// Bytes that the kernel keeps of what was received and not yet read: a burst of several super-packets.
 const RECEIVE_BUFFER: usize = 4 << 20;
-
-/// Bytes that the kernel may hold of what was sent and has not left the interface. Small, so that queues build up where
-/// they are managed; large enough for two super-packets on the way.
-const SEND_BUFFER: usize = 256 << 10;
 
 /// Control datagrams that wait for the socket to take more.
 const PRIORITY_QUEUE: usize = 256;
@@ -92,11 +93,14 @@ pub struct Received {
     pub payload: Vec<u8>,
 }
 
-/// The socket. Shared by the driver, which sends control datagrams, and the plane, which sends data and receives.
+/// The socket. Shared by the driver, which sends control datagrams, and the plane, which receives.
 pub struct Underlay {
     socket: Socket,
     control: UdpSocketState,
     port: u16,
+    mark: Option<u32>,
+    /// Links may have sockets of their own.
+    has_outlets: bool,
     waiting: Mutex<VecDeque<(SocketAddr, Vec<u8>)>>,
     any_waiting: AtomicBool,
     wake: OwnedFd,
@@ -133,7 +137,6 @@ impl Underlay {
             if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
                 socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
             }
-            socket.set_send_buffer_size(SEND_BUFFER)?;
             // Sets non-blocking, GRO, packet information and "don't fragment" (PMTUDISC_PROBE) for both families.
             let control = UdpSocketState::new((&socket).into())?;
             let port = socket.local_addr()?.as_socket().map_or(config.port, |address| address.port());
@@ -141,6 +144,8 @@ impl Underlay {
             Ok(Self {
                 control,
                 port,
+                mark: config.mark,
+                has_outlets: outlet::allow(&socket, port, config.mark),
                 waiting: Mutex::new(VecDeque::new()),
                 any_waiting: AtomicBool::new(false),
                 wake,
@@ -206,9 +211,14 @@ impl Underlay {
             waiting.push_back((destination, payload.to_vec()));
             self.any_waiting.store(true, Ordering::Release);
         }
+        self.wake();
+        Ok(())
+    }
+
+    /// Wakes the thread that looks at [`Self::wake_fd`].
+    pub(crate) fn wake(&self) {
         // A counter that cannot overflow: EAGAIN means that the wake-up is already there.
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
-        Ok(())
     }
 
     /// Whether control datagrams wait for the socket to take more.
@@ -230,7 +240,7 @@ impl Underlay {
         self.any_waiting.store(false, Ordering::Release);
     }
 
-    /// Becomes readable when a control datagram starts to wait; see [`Self::take_wake`].
+    /// Becomes readable when a control datagram starts to wait, or by [`Self::wake`]; see [`Self::take_wake`].
     pub(crate) fn wake_fd(&self) -> BorrowedFd<'_> {
         self.wake.as_fd()
     }

@@ -26,8 +26,6 @@ pub struct GatewayConfig {
     pub share: bool,
     /// Name of the uplink's interface; none: the one with a default route.
     pub interface: Option<String>,
-    /// Name of the mesh's TUN device.
-    pub tun: String,
 }
 
 /// A gateway at one moment.

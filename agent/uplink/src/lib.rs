@@ -10,3 +10,4 @@ mod plan;
 pub mod ruleset;
 
 pub use gateway::{Gateway, GatewayConfig, GatewayError, GatewayStatus};
+pub use nft::has_nft;

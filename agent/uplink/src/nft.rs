@@ -14,6 +14,13 @@ const PLACES: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/bin", "/usr/local/sbin"];
 /// Most of a refusal that is kept, in characters.
 const MAX_REFUSAL: usize = 600;
 
+/// Whether the program `nft` is there, without which the kernel is not to forward for the mesh: nothing would keep it
+/// from forwarding for others too.
+#[must_use]
+pub fn has_nft() -> bool {
+    Nft::find().is_ok()
+}
+
 /// The program.
 #[derive(Clone, Debug)]
 pub(crate) struct Nft {

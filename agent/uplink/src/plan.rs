@@ -53,9 +53,8 @@ impl Plan {
         let announced = [(status.v4, Prefix::DEFAULT_V4), (status.v6, Prefix::DEFAULT_V6)];
         let lan: Vec<String> =
             interfaces.all.iter().filter(|one| one.role == Role::Lan).map(|one| one.name.clone()).collect();
-        let needed = !lan.is_empty() || status.v4 || status.v6;
+        let needed = !lan.is_empty() || status.v4 || status.v6 || interfaces.passing;
         let ruleset = needed.then(|| Ruleset {
-            tun: config.tun.clone(),
             lan,
             uplink_v4: shared(v4),
             uplink_v6: shared(v6),
@@ -100,11 +99,11 @@ mod tests {
             v6: "fd01::2".parse().unwrap(),
             prefix: "fd01::/64".parse().unwrap(),
         };
-        Plan::new(config, &Interfaces { all, forwards_v4: true, forwards_v6: true }, own)
+        Plan::new(config, &Interfaces { all, forwards_v4: true, forwards_v6: true, passing: false }, own)
     }
 
     fn sharing() -> GatewayConfig {
-        GatewayConfig { share: true, interface: None, tun: "grange0".into() }
+        GatewayConfig { share: true, interface: None }
     }
 
     #[test]

@@ -13,8 +13,6 @@ pub const TABLE: &str = "inet grange";
 /// What the table is made for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ruleset {
-    /// The mesh's TUN device.
-    pub tun: String,
     /// Interfaces of the LAN.
     pub lan: Vec<String>,
     /// The interface that the town's IPv4 leaves by, if it is shared.
@@ -62,8 +60,11 @@ impl fmt::Display for Ruleset {
         writeln!(f, "table {TABLE} {{")?;
         f.write_str("\tchain forward {\n\t\ttype filter hook forward priority filter; policy accept;\n")?;
         f.write_str(&indented(&self.forward()))?;
-        f.write_str("\t}\n\n\tchain postrouting {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n")?;
-        f.write_str(&indented(&self.postrouting()))?;
+        if self.is_open() {
+            let hook = "type nat hook postrouting priority srcnat; policy accept;";
+            writeln!(f, "\t}}\n\n\tchain postrouting {{\n\t\t{hook}")?;
+            f.write_str(&indented(&self.postrouting()))?;
+        }
         f.write_str("\t}\n}\n")
     }
 }
@@ -75,35 +76,24 @@ fn indented(rules: &[String]) -> String {
     })
 }
 
+/// Interfaces that packets come from the mesh by, and leave into it by: the TUN and, in the kernel plane, WireGuard's.
+const FROM_MESH: &str = "iifgroup 7264";
+const INTO_MESH: &str = "oifgroup 7264";
+
 impl Ruleset {
+    /// Whether anything of the mesh's is forwarded but from neighbour to neighbour.
+    fn is_open(&self) -> bool {
+        !self.lan.is_empty() || self.uplink_v4.is_some() || self.uplink_v6.is_some()
+    }
+
     /// Who may forward to whom. Only the mesh's own traffic is decided on: everything else passes to the machine's
     /// other tables, unless forwarding is on for our sake alone.
     fn forward(&self) -> Vec<String> {
-        let tun = quoted(&self.tun);
-        let mut rules = vec!["ct state established,related accept".to_owned()];
-        if !self.lan.is_empty() {
-            let lan = set(&self.lan);
-            rules.push(format!("iifname {tun} oifname {lan} accept"));
-            rules.push(format!("iifname {lan} oifname {tun} accept"));
-        }
-        for (uplink, family) in [(&self.uplink_v4, "ipv4"), (&self.uplink_v6, "ipv6")] {
-            let Some(uplink) = uplink else { continue };
-            let uplink = quoted(uplink);
-            if family == "ipv6" {
-                // A mesh prefix that nobody announces is no business of the provider's.
-                rules.push(format!("iifname {tun} oifname {uplink} ip6 daddr fd00::/8 reject with icmpv6 no-route"));
-            }
-            let from = set(self.lan.iter().chain([&self.tun]));
-            rules.push(format!("iifname {from} oifname {uplink} meta nfproto {family} accept"));
-        }
-        rules.push(format!("iifname {tun} reject with icmpx admin-prohibited"));
-        rules.push(format!("oifname {tun} reject with icmpx admin-prohibited"));
-        if !self.forwards_v4 {
-            // IPv4 is forwarded by the interface that a packet came in by: these are the ones that were switched on.
-            let ours = set(self.lan.iter().chain(&self.uplink_v4));
-            if !self.lan.is_empty() || self.uplink_v4.is_some() {
-                rules.push(format!("iifname {ours} meta nfproto ipv4 drop"));
-            }
+        // The user-space plane does the same to what passes it.
+        let clamp = format!("{INTO_MESH} tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu");
+        let mut rules = vec![clamp, format!("{FROM_MESH} {INTO_MESH} accept")];
+        if self.is_open() {
+            self.forward_others(&mut rules);
         }
         if !self.forwards_v6 {
             rules.push("meta nfproto ipv6 drop".into());
@@ -111,21 +101,54 @@ impl Ruleset {
         rules
     }
 
+    fn forward_others(&self, rules: &mut Vec<String>) {
+        rules.push("ct state established,related accept".to_owned());
+        if !self.lan.is_empty() {
+            let (lan, prefix) = (set(&self.lan), self.prefix);
+            // The LAN's IPv4, and its other IPv6, are known to nobody in the mesh: only answers go there.
+            rules.push(format!("{FROM_MESH} oifname {lan} ip6 daddr {prefix} accept"));
+            rules.push(format!("iifname {lan} {INTO_MESH} accept"));
+        }
+        for (uplink, family) in [(&self.uplink_v4, "ipv4"), (&self.uplink_v6, "ipv6")] {
+            let Some(uplink) = uplink else { continue };
+            let uplink = quoted(uplink);
+            if family == "ipv6" {
+                // A mesh prefix that nobody announces is no business of the provider's.
+                rules.push(format!("{FROM_MESH} oifname {uplink} ip6 daddr fd00::/8 reject with icmpv6 no-route"));
+            }
+            rules.push(format!("{FROM_MESH} oifname {uplink} meta nfproto {family} accept"));
+            if !self.lan.is_empty() {
+                rules.push(format!("iifname {} oifname {uplink} meta nfproto {family} accept", set(&self.lan)));
+            }
+        }
+        rules.push(format!("{FROM_MESH} reject with icmpx admin-prohibited"));
+        rules.push(format!("{INTO_MESH} reject with icmpx admin-prohibited"));
+        if !self.forwards_v4 {
+            // IPv4 is forwarded by the interface that a packet came in by: these are the ones that were switched on.
+            let ours = set(self.lan.iter().chain(&self.uplink_v4));
+            if !self.lan.is_empty() || self.uplink_v4.is_some() {
+                rules.push(format!("iifname {ours} meta nfproto ipv4 drop"));
+            }
+        }
+    }
+
     /// Whose source address becomes which. Into the mesh: what is not the node's own becomes the node's, since nobody
-    /// there knows a way back to it. Out of the uplink: the provider knows no mesh address.
+    /// there knows a way back to it; what only passes stays as it is. Out of the uplink: the provider knows no mesh
+    /// address.
     fn postrouting(&self) -> Vec<String> {
-        let tun = quoted(&self.tun);
         let mut rules = Vec::new();
         let (v4, v6, prefix) = (self.address_v4, self.address_v6, self.prefix);
-        rules.push(format!("oifname {tun} ip saddr != {{ 0.0.0.0, {v4} }} snat ip to {v4}"));
-        rules.push(format!("oifname {tun} ip6 saddr != {{ ::, fe80::/10, {prefix} }} snat ip6 to {v6}"));
-        let from = set(self.lan.iter().chain([&self.tun]));
-        if let Some(uplink) = &self.uplink_v4 {
-            rules.push(format!("iifname {from} oifname {} meta nfproto ipv4 masquerade", quoted(uplink)));
-        }
-        if let Some(uplink) = &self.uplink_v6 {
-            // Hosts of the LAN with an address of the provider's need no translation.
-            rules.push(format!("iifname {from} oifname {} ip6 saddr fd00::/8 masquerade", quoted(uplink)));
+        rules.push(format!("{FROM_MESH} {INTO_MESH} accept"));
+        rules.push(format!("{INTO_MESH} ip saddr != {{ 0.0.0.0, {v4} }} snat ip to {v4}"));
+        rules.push(format!("{INTO_MESH} ip6 saddr != {{ ::, fe80::/10, {prefix} }} snat ip6 to {v6}"));
+        for (uplink, what) in [(&self.uplink_v4, "meta nfproto ipv4"), (&self.uplink_v6, "ip6 saddr fd00::/8")] {
+            // Hosts of the LAN with an IPv6 address of the provider's need no translation.
+            let Some(uplink) = uplink else { continue };
+            let uplink = quoted(uplink);
+            rules.push(format!("{FROM_MESH} oifname {uplink} {what} masquerade"));
+            if !self.lan.is_empty() {
+                rules.push(format!("iifname {} oifname {uplink} {what} masquerade", set(&self.lan)));
+            }
         }
         rules
     }
@@ -137,7 +160,6 @@ mod tests {
 
     fn member() -> Ruleset {
         Ruleset {
-            tun: "grange0".into(),
             lan: vec!["br-lan".into()],
             uplink_v4: None,
             uplink_v6: None,
@@ -178,6 +200,17 @@ mod tests {
         assert!(!text.contains("fd00::/8 masquerade"));
         assert!(!text.contains("nfproto ipv6 accept"));
         assert!(!text.contains("{ }") && !text.contains("{  }"), "no empty set");
+    }
+
+    #[test]
+    fn what_only_passes_is_neither_tracked_nor_translated() {
+        let passing = |forwards_v6| Ruleset { lan: Vec::new(), forwards_v6, ..member() }.to_string();
+        for text in [passing(true), passing(false)] {
+            assert!(text.contains("iifgroup 7264 oifgroup 7264 accept"));
+            assert!(!text.contains("ct state") && !text.contains("nat") && !text.contains("reject"), "{text}");
+        }
+        assert!(passing(false).contains("ipv6 drop") && !passing(true).contains("drop"));
+        assert!(passing(true).contains(&format!("iifgroup {}", grange_mesh::GROUP)));
     }
 
     #[test]

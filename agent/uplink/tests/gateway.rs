@@ -78,7 +78,7 @@ async fn mesh(dir: &Path) -> Mesh {
 }
 
 fn sharing() -> GatewayConfig {
-    GatewayConfig { share: true, interface: None, tun: "grange0".into() }
+    GatewayConfig { share: true, interface: None }
 }
 
 async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {

@@ -25,7 +25,7 @@ pub use event::{
     Target, Transmit,
 };
 pub use identity::Identity;
-pub use node::{DropCounters, LinkInfo, Node, NodeConfig};
+pub use node::{DropCounters, LinkInfo, Node, NodeConfig, SealInfo};
 pub use offer::Offer;
 pub use time::Instant;
 pub use town::{GatewayPolicy, Town};

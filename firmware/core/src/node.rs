@@ -6,6 +6,7 @@ mod host;
 mod links;
 mod membership;
 mod opening;
+mod seals;
 mod stats;
 
 use alloc::{collections::BTreeMap, string::String, vec::Vec};
@@ -67,6 +68,25 @@ pub struct LinkInfo {
     pub txcost: u16,
     /// Smoothed round-trip time, once measured.
     pub rtt: Option<Duration>,
+}
+
+/// A seal that is up, for display.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealInfo {
+    /// Its id.
+    pub seal: LinkId,
+    /// Who is there.
+    pub peer: PeerInfo,
+    /// Its address.
+    pub endpoint: Endpoint,
+    /// When it came up.
+    pub since: Instant,
+    /// The largest inner IP packet, in bytes, that is known to pass.
+    pub mtu: u16,
+    /// Smoothed round-trip time of the whole way.
+    pub rtt: Option<Duration>,
+    /// Since the last data frame in either direction.
+    pub idle: Duration,
 }
 
 /// A node: links, neighbours and routes.
@@ -148,6 +168,9 @@ impl Node {
 
     /// An interface appeared, changed or (with `None`) went away. Its links go down at once if it is not up any more;
     /// so they do if its kind changes, to come up anew. Interface 0 is always there and cannot be set.
+    ///
+    /// [`IfaceId::MESH`] carries seals whether or not it is set, as long as it is not set to be down; its MTU is the largest inner
+    /// packet that any link carries in one frame (1419 until it is said). It never has beacons.
     pub fn set_iface(&mut self, now: Instant, iface: IfaceId, state: Option<IfaceState>) {
         let before = self.host.set_iface(now, iface, state);
         if let (Some(before), Some(membership)) = (before, &mut self.membership) {
@@ -173,6 +196,7 @@ impl Node {
     /// A peer was heard of in another way (mDNS): ask it once for its beacon, unless there is a link already.
     pub fn suggest_peer(&mut self, now: Instant, at: Endpoint) {
         if let (Some(membership), Some(at)) = (&mut self.membership, self.host.place(at))
+            && at.iface != IfaceId::MESH
             && membership.live_link_at(&at).is_none()
             && !membership.attempts.contains_key(&at)
             && self.suggestions.take(now)
@@ -205,16 +229,18 @@ impl Node {
         self.advance(now);
     }
 
-    /// The plane's counters of a link, cumulative; called at least every 100 ms while a link carries traffic.
+    /// The plane's counters of a link or seal, cumulative; called at least every 100 ms while it carries traffic. A seal
+    /// whose counters stand still for 180 s ends.
     pub fn handle_traffic(&mut self, now: Instant, link: LinkId, traffic: LinkTraffic) {
+        // Nothing else: with hundreds of seals, doing all that is due for each would cost the square of it.
         if let Some(link) = self.membership.as_mut().and_then(|membership| membership.links.get_mut(&link)) {
-            link.liveness.traffic(now, traffic);
+            link.traffic(now, traffic);
         }
-        self.advance(now);
     }
 
     /// A packet waits for a seal to `peer`: makes one, unless there is one or one is being made. Ends in
-    /// [`Event::SealUp`], or in nothing.
+    /// [`Event::SealUp`] three round trips later, or in nothing: a node that does not answer is asked for 8 s after the last call,
+    /// soon only once a second. So call it again as long as packets wait, as often as is convenient.
     pub fn want_seal(&mut self, now: Instant, peer: NodeId) {
         if let Some(membership) = &mut self.membership {
             membership.want_seal(&mut self.host, now, peer);
@@ -223,10 +249,10 @@ impl Node {
     }
 
     /// The kernel plane of this machine listens at this UDP port for a link or seal; zero: not any more. The other end
-    /// is told until it knows.
+    /// is told until it knows. Does nothing where not both ends have the kernel plane.
     pub fn set_plane_port(&mut self, now: Instant, link: LinkId, port: u16) {
         if let Some(membership) = &mut self.membership {
-            membership.set_plane_port(&mut self.host, now, link, port);
+            membership.set_plane_port(now, link, port);
         }
         self.advance(now);
     }
@@ -275,7 +301,7 @@ impl Node {
             .map(|neighbour| (neighbour.link, neighbour))
             .collect();
         let links = self.membership.iter().flat_map(|membership| &membership.links);
-        links.filter(|(_, link)| link.is_live()).map(move |(id, link)| {
+        links.filter(|(_, link)| link.is_live() && !link.is_seal()).map(move |(id, link)| {
             let neighbour = costs.get(id);
             LinkInfo {
                 link: *id,
@@ -289,6 +315,20 @@ impl Node {
                 txcost: neighbour.map_or(u16::MAX, |neighbour| neighbour.txcost),
                 rtt: neighbour.and_then(|neighbour| neighbour.rtt),
             }
+        })
+    }
+
+    /// The seals that are up at `now`, oldest first, for display.
+    pub fn seals(&self, now: Instant) -> impl Iterator<Item = SealInfo> {
+        let links = self.membership.iter().flat_map(|membership| &membership.links);
+        links.filter(|(_, link)| link.is_seal()).map(move |(id, link)| SealInfo {
+            seal: *id,
+            peer: link.peer.clone(),
+            endpoint: link.endpoint,
+            since: link.since,
+            mtu: link.mtu.proven(),
+            rtt: link.liveness.rtt(),
+            idle: now.since(link.usage.last()),
         })
     }
 

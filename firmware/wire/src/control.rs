@@ -11,6 +11,8 @@ pub const FRAME_HEAD: usize = 16;
 pub const FRAME_TAG: usize = 16;
 /// Bytes of a control frame's plaintext before a probe's padding: type and id.
 pub const PROBE_HEAD: usize = 5;
+/// The flag of PLANE that asks for an answer.
+const PLANE_ASKS: u8 = 1;
 
 /// The 16 bytes before the ciphertext of CONTROL and DATA: type, three zeros, receiver, counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,8 +88,10 @@ pub enum ControlFrame<'a> {
     Plane {
         /// The sender's UDP port; zero: it has no kernel plane for this link, or none any more.
         port: u16,
-        /// The receiver's port, as the sender knows it; zero: it does not yet. The receiver says it again until it is right.
+        /// The receiver's port, as the sender knows it; zero: it knows of none.
         heard: u16,
+        /// The sender has not yet been told that its port is known: answer with the like.
+        asks: bool,
     },
 }
 
@@ -108,9 +112,11 @@ impl<'a> ControlFrame<'a> {
             3 => Self::ProbeAck { id: id(6)?, size: u16::from_be_bytes(array(rest, 4)) },
             4 => Self::Close,
             5 => Self::Lost { id: id(4)? },
-            6 if rest.len() >= 4 => {
-                Self::Plane { port: u16::from_be_bytes(array(rest, 0)), heard: u16::from_be_bytes(array(rest, 2)) }
-            }
+            6 if rest.len() >= 5 => Self::Plane {
+                port: u16::from_be_bytes(array(rest, 0)),
+                heard: u16::from_be_bytes(array(rest, 2)),
+                asks: rest[4] & PLANE_ASKS != 0,
+            },
             6 => return Err(DatagramError::Length),
             _ => return Err(DatagramError::Type),
         })
@@ -124,7 +130,8 @@ impl<'a> ControlFrame<'a> {
             Self::Babel(packet) => 1 + packet.len(),
             Self::Probe { padding, .. } => PROBE_HEAD + padding,
             Self::ProbeAck { .. } => 7,
-            Self::Lost { .. } | Self::Plane { .. } => 5,
+            Self::Lost { .. } => 5,
+            Self::Plane { .. } => 6,
         }
     }
 
@@ -155,10 +162,11 @@ impl<'a> ControlFrame<'a> {
                 out[0] = 5;
                 out[1..].copy_from_slice(&id.to_be_bytes());
             }
-            Self::Plane { port, heard } => {
+            Self::Plane { port, heard, asks } => {
                 out[0] = 6;
                 out[1..3].copy_from_slice(&port.to_be_bytes());
-                out[3..].copy_from_slice(&heard.to_be_bytes());
+                out[3..5].copy_from_slice(&heard.to_be_bytes());
+                out[5] = u8::from(asks) * PLANE_ASKS;
             }
         }
         Ok(())
@@ -193,14 +201,15 @@ mod tests {
 
     #[test]
     fn golden_frames() {
-        let goldens: [(ControlFrame<'_>, &[u8]); 7] = [
+        let goldens: [(ControlFrame<'_>, &[u8]); 8] = [
             (ControlFrame::Keepalive, &[0]),
             (ControlFrame::Babel(&[42, 2, 0, 0]), &[1, 42, 2, 0, 0]),
             (ControlFrame::Probe { id: 0x0a0b_0c0d, padding: 3 }, &[2, 10, 11, 12, 13, 0, 0, 0]),
             (ControlFrame::ProbeAck { id: 0x0a0b_0c0d, size: 1452 }, &[3, 10, 11, 12, 13, 5, 172]),
             (ControlFrame::Close, &[4]),
             (ControlFrame::Lost { id: 1 }, &[5, 0, 0, 0, 1]),
-            (ControlFrame::Plane { port: 0x0102, heard: 0x0304 }, &[6, 1, 2, 3, 4]),
+            (ControlFrame::Plane { port: 0x0102, heard: 0x0304, asks: true }, &[6, 1, 2, 3, 4, 1]),
+            (ControlFrame::Plane { port: 0x0102, heard: 0, asks: false }, &[6, 1, 2, 0, 0, 0]),
         ];
         for (frame, golden) in goldens {
             let mut out = vec![0xff; frame.encoded_len()];
@@ -211,7 +220,9 @@ mod tests {
         }
         assert_eq!(ControlFrame::parse(&[]), Err(DatagramError::Length));
         assert_eq!(ControlFrame::parse(&[3, 0, 0, 0, 0, 1]), Err(DatagramError::Length));
-        assert_eq!(ControlFrame::parse(&[6, 0, 0, 0]), Err(DatagramError::Length));
+        assert_eq!(ControlFrame::parse(&[6, 0, 0, 0, 0]), Err(DatagramError::Length));
+        let later = ControlFrame::Plane { port: 1, heard: 2, asks: false };
+        assert_eq!(ControlFrame::parse(&[6, 0, 1, 0, 2, 0xfe, 9]), Ok(later), "bits and bytes of later versions");
         assert_eq!(ControlFrame::parse(&[99]), Err(DatagramError::Type));
     }
 

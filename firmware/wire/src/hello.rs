@@ -28,7 +28,7 @@ pub enum HelloError {
 /// What a node says of itself in Noise messages 2 and 3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello<'a> {
-    /// Bit 0: userspace plane, bit 1: kernel plane. Later versions may set more.
+    /// Bit 0: userspace plane, bit 1: kernel plane, bit 7: [`ANEW`](Self::ANEW). Later versions may set more.
     pub planes: u8,
     /// Bit 0: ChaCha20-Poly1305, bit 1: AES-256-GCM. Later versions may set more.
     pub ciphers: u8,
@@ -45,6 +45,9 @@ impl<'a> Hello<'a> {
     pub const USERSPACE: u8 = 1;
     /// The kernel plane in [`planes`](Self::planes).
     pub const KERNEL: u8 = 2;
+    /// In [`planes`](Self::planes) of message 3: its sender has no session with the receiver that this one renews, so
+    /// the receiver shall not take it for a renewal either.
+    pub const ANEW: u8 = 0x80;
     /// ChaCha20-Poly1305 in [`ciphers`](Self::ciphers).
     pub const CHACHA20_POLY1305: u8 = 1;
     /// AES-256-GCM in [`ciphers`](Self::ciphers).

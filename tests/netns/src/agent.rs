@@ -183,6 +183,30 @@ pub struct LinkStatus {
     pub sent_packets: u64,
     /// Data frames received.
     pub received_packets: u64,
+    /// What moves its packets: `userspace` or `kernel`.
+    pub plane: String,
+}
+
+/// One of `grange --json seals`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct SealStatus {
+    /// The seal's number, never used again while the agent runs.
+    pub seal: u64,
+    /// Who is at the other end.
+    pub peer: PeerStatus,
+    /// Largest inner packet in bytes.
+    pub mtu: u64,
+    /// Seconds since it came up.
+    pub age_s: f64,
+    /// Seconds since a packet went through it.
+    pub idle_s: f64,
+    /// Bytes of inner packets sent.
+    pub sent_bytes: u64,
+    /// Bytes of inner packets received.
+    pub received_bytes: u64,
+    /// What moves its packets: `userspace` or `kernel`.
+    pub plane: String,
 }
 
 /// The next node in [`RouteStatus`].

@@ -38,7 +38,7 @@ impl EchoServer {
         let thread = std::thread::spawn({
             let stop = Arc::clone(&stop);
             move || {
-                let mut buffer = [0; 2048];
+                let mut buffer = vec![0; 65536];
                 while !stop.load(Ordering::Relaxed) {
                     // An ICMP error for an earlier answer shows up here; the stream goes on.
                     if let Ok((length, from)) = socket.recv_from(&mut buffer) {

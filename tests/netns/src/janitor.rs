@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use tempfile::TempDir;
 
 /// Waits for the end of its standard input, which comes when the process that started it ends in any way, then removes
 /// the namespaces and directories of that process. In the usual case there is nothing left to remove.
@@ -33,6 +34,15 @@ pub(crate) fn name_prefix() -> String {
 /// What the names of this process's directories begin with.
 pub(crate) fn directory_prefix() -> String {
     format!("grange-town-{}-", std::process::id())
+}
+
+/// A directory that goes away when dropped, or when this process is killed.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn scratch() -> Result<TempDir> {
+    start()?;
+    tempfile::Builder::new().prefix(&directory_prefix()).tempdir().context("making a directory")
 }
 
 /// Starts the janitor of this process, once.

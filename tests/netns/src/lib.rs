@@ -28,11 +28,16 @@
 //! ```
 
 mod agent;
+mod arrivals;
+mod bare_wireguard;
 mod builder;
 mod capture;
+mod datagrams;
 mod echo;
+mod features;
 mod http;
 mod internet;
+mod iperf;
 mod janitor;
 mod laptop;
 mod namespace;
@@ -42,22 +47,31 @@ mod path_mtu;
 mod pattern;
 mod privileges;
 mod reach;
+mod refusal;
 mod relay;
 mod report;
 mod snapshot;
+mod spy;
 mod town;
+mod transfer;
 mod wait;
 mod wire;
 
 pub use agent::{
-    Binary, GatewayStatus, HopStatus, InterfaceStatus, Keys, LinkStatus, OwnerStatus, PeerStatus, RouteStatus, Status,
-    TownStatus, TraceStatus, ViaStatus,
+    Binary, GatewayStatus, HopStatus, InterfaceStatus, Keys, LinkStatus, OwnerStatus, PeerStatus, RouteStatus,
+    SealStatus, Status, TownStatus, TraceStatus, ViaStatus,
 };
+pub use arrivals::{Arrivals, Recovery};
+pub use bare_wireguard::BareWireguard;
 pub use builder::{NodeSpec, TownBuilder};
 pub use capture::{Capture, Frame, Recording};
+pub use datagrams::{Flow, FlowReport, FlowSpec};
 pub use echo::{EchoReport, EchoServer, EchoStream};
+pub use features::Feature;
 pub use http::{Download, Progress, Response, WebServer, fetch};
 pub use internet::{INTERNET_V4, INTERNET_V6, Internet};
+pub use iperf::iperf3;
+pub use janitor::scratch;
 pub use laptop::Laptop;
 pub use namespace::{Namespace, run};
 pub use node::Node;
@@ -66,9 +80,12 @@ pub use path_mtu::PathMtuProbe;
 pub use pattern::{Pattern, Random};
 pub use privileges::{Unavailable, ensure_privileges, ensure_tools, ensure_tun, town_test};
 pub use reach::Prober;
+pub use refusal::Refusal;
 pub use relay::Impairment;
 pub use report::measured;
 pub use snapshot::Snapshot;
+pub use spy::{Mischief, Spy};
 pub use town::Town;
+pub use transfer::{Transfer, Transferred};
 pub use wait::wait_until;
 pub use wire::{Cut, Wire, WireSpec, WireState};

@@ -13,7 +13,9 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
 
-use crate::{Binary, Keys, LinkStatus, Namespace, RouteStatus, Status, TraceStatus, ensure_tun, wait_until};
+use crate::{
+    Binary, Keys, LinkStatus, Namespace, Refusal, RouteStatus, SealStatus, Status, TraceStatus, ensure_tun, wait_until,
+};
 
 /// How long the agent may take to clean up after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -189,6 +191,14 @@ impl Node {
         self.json(&["routes"])
     }
 
+    /// Asks the agent for its seals.
+    ///
+    /// # Errors
+    /// If it does not run or does not answer.
+    pub fn seals(&self) -> Result<Vec<SealStatus>> {
+        self.json(&["seals"])
+    }
+
     /// Traces the way to an address from this node.
     ///
     /// # Errors
@@ -221,6 +231,21 @@ impl Node {
     /// # Errors
     /// [`Unavailable`](crate::Unavailable) without `/dev/net/tun`; or if it runs already or cannot be started.
     pub fn spawn(&self) -> Result<()> {
+        self.spawn_by(|command| command.spawn().with_context(|| format!("starting {command:?}")))
+    }
+
+    /// Starts the agent under a [`Refusal`] and waits until it answers.
+    ///
+    /// # Errors
+    /// As [`Self::start`]; [`Unavailable`](crate::Unavailable) where the kernel supervises no system calls.
+    pub fn start_refusable(&self) -> Result<Refusal> {
+        let refusal = Refusal::default();
+        self.spawn_by(|command| refusal.spawn(command))?;
+        self.wait_ready(Duration::from_secs(5))?;
+        Ok(refusal)
+    }
+
+    fn spawn_by(&self, spawn: impl FnOnce(&mut Command) -> Result<Child>) -> Result<()> {
         ensure_tun()?;
         let mut child = self.lock();
         if child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None))) {
@@ -229,7 +254,7 @@ impl Node {
         let log = File::options().create(true).append(true).open(self.log_file()).context("opening a node's log")?;
         let mut command = self.command(&["run"]);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        *child = Some(command.spawn().with_context(|| format!("starting {command:?}"))?);
+        *child = Some(spawn(&mut command)?);
         Ok(())
     }
 

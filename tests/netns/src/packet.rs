@@ -38,11 +38,19 @@ impl PacketSocket {
     /// If the namespace has no such interface or the right (CAP_NET_RAW) is missing.
     pub fn open(namespace: &Namespace, name: &str, incoming_only: bool) -> Result<Self> {
         namespace
-            .inside(|| Self::open_here(name, incoming_only))
+            .inside(|| Self::open_here(name, libc::ETH_P_ALL as u16, incoming_only))
             .with_context(|| format!("opening a packet socket on {name} in {}", namespace.name()))
     }
 
-    fn open_here(name: &str, incoming_only: bool) -> io::Result<Self> {
+    /// Opens a socket that only sends: nothing piles up in it.
+    pub(crate) fn sender(namespace: &Namespace, name: &str) -> Result<Self> {
+        namespace
+            .inside(|| Self::open_here(name, 0, true))
+            .with_context(|| format!("opening a packet socket on {name} in {}", namespace.name()))
+    }
+
+    /// `protocol` is what it receives (linux/if_ether.h); 0: nothing.
+    fn open_here(name: &str, protocol: u16, incoming_only: bool) -> io::Result<Self> {
         let name = std::ffi::CString::new(name).map_err(io::Error::other)?;
         // SAFETY: `name` is a string that ends in zero and lives through the call.
         let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
@@ -67,7 +75,7 @@ impl PacketSocket {
         // SAFETY: all-zero bytes are a valid sockaddr_ll.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         address.sll_family = libc::AF_PACKET as u16;
-        address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+        address.sll_protocol = protocol.to_be();
         address.sll_ifindex = index as i32;
         // SAFETY: the pointer and the length are those of a sockaddr_ll that lives through the call.
         let outcome = unsafe {

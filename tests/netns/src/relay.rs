@@ -64,12 +64,24 @@ struct Held {
 impl Relay {
     /// Carries frames between two interfaces of a namespace.
     pub(crate) fn start(namespace: &Namespace, ends: [&str; 2], impairment: Impairment) -> Result<Self> {
-        let sockets = [PacketSocket::open(namespace, ends[0], true)?, PacketSocket::open(namespace, ends[1], true)?];
+        Self::between(namespace, ends, ends, impairment)
+    }
+
+    /// Carries what comes in at `sources[n]` out of `sinks[1 - n]`.
+    pub(crate) fn between(
+        namespace: &Namespace,
+        sources: [&str; 2],
+        sinks: [&str; 2],
+        impairment: Impairment,
+    ) -> Result<Self> {
+        let sources =
+            [PacketSocket::open(namespace, sources[0], true)?, PacketSocket::open(namespace, sources[1], true)?];
+        let sinks = [PacketSocket::sender(namespace, sinks[0])?, PacketSocket::sender(namespace, sinks[1])?];
         let settings = Arc::new(Mutex::new(Settings { impairment, cut: false }));
         let stop = Arc::new(AtomicBool::new(false));
         let thread = std::thread::spawn({
             let (settings, stop) = (Arc::clone(&settings), Arc::clone(&stop));
-            move || carry(&sockets, &settings, &stop)
+            move || carry(&sources, &sinks, &settings, &stop)
         });
         Ok(Self { settings, stop, thread: Some(thread) })
     }
@@ -93,7 +105,7 @@ impl Drop for Relay {
     }
 }
 
-fn carry(sockets: &[PacketSocket; 2], settings: &Mutex<Settings>, stop: &AtomicBool) {
+fn carry(sources: &[PacketSocket; 2], sinks: &[PacketSocket; 2], settings: &Mutex<Settings>, stop: &AtomicBool) {
     let mut queue: BinaryHeap<Reverse<Held>> = BinaryHeap::new();
     let mut held_bytes = 0;
     let mut number = 0;
@@ -105,12 +117,12 @@ fn carry(sockets: &[PacketSocket; 2], settings: &Mutex<Settings>, stop: &AtomicB
         let wait = queue.peek().map_or(Duration::from_millis(50), |Reverse(held)| {
             held.due.saturating_duration_since(now).min(Duration::from_millis(50))
         });
-        wait_readable(sockets, wait);
+        wait_readable(sources, wait);
         let (impairment, cut) = {
             let settings = settings.lock().unwrap_or_else(PoisonError::into_inner);
             (settings.impairment, settings.cut)
         };
-        for (from, socket) in sockets.iter().enumerate() {
+        for (from, socket) in sources.iter().enumerate() {
             // A flood from one side must not starve the other.
             for _ in 0..64 {
                 let Ok(Some((length, _))) = socket.receive(&mut buffer) else { break };
@@ -136,7 +148,7 @@ fn carry(sockets: &[PacketSocket; 2], settings: &Mutex<Settings>, stop: &AtomicB
             held_bytes -= held.frame.len();
             if !cut {
                 // A full queue or a downed end loses the frame, as a wire does.
-                let _ = sockets[held.to].send(&held.frame);
+                let _ = sinks[held.to].send(&held.frame);
             }
         }
     }

@@ -1,6 +1,9 @@
 //! A cable between two hosts, and what can happen to it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 
@@ -70,6 +73,16 @@ struct Inner {
     state: WireState,
     loss: f64,
     relay: Option<Relay>,
+    detour: Option<Detour>,
+}
+
+/// A way round for some of the frames.
+#[derive(Debug)]
+struct Detour {
+    /// One of so many frames takes it.
+    one_of: u32,
+    /// Carries them from the detour's ends to the wire's; ends when dropped.
+    _relay: Relay,
 }
 
 impl Wire {
@@ -85,7 +98,7 @@ impl Wire {
             number,
             ends: [ends[0].0.clone(), ends[1].0.clone()],
             hub: Arc::clone(hub),
-            inner: Mutex::new(Inner { state: WireState::Whole, loss: spec.loss, relay: None }),
+            inner: Mutex::new(Inner { state: WireState::Whole, loss: spec.loss, relay: None, detour: None }),
         };
         for (side, (end, namespace)) in ends.iter().enumerate() {
             let (port, interface, mtu) = (wire.port(side), &end.interface, spec.mtu);
@@ -172,6 +185,9 @@ impl Wire {
                 if inner.loss > 0.0 {
                     rules += &format!("  numgen random mod 10000 < {} drop\n", (inner.loss * 10000.0) as u32);
                 }
+                if let Some(detour) = &inner.detour {
+                    rules += &format!("  numgen inc mod {} 0 fwd to \"{}\"\n", detour.one_of, self.detour_port(side));
+                }
                 rules += &format!("  fwd to \"{to}\"\n");
             }
             rules += " }\n";
@@ -252,6 +268,40 @@ impl Wire {
             }
         }
         Ok(())
+    }
+
+    /// From now on one of `one_of` frames takes `hold` longer, so that later ones overtake it; with `None` all go
+    /// straight on again. The others stay in the kernel, so the wire is as fast as it was. Offloads are best off on such a
+    /// wire ([`WireSpec::offload`]), as with [`Self::impair`].
+    ///
+    /// # Errors
+    /// If `ip` or `nft` fails or the relay cannot start.
+    pub fn reorder(&self, how: Option<(u32, Duration)>) -> Result<()> {
+        let mut inner = self.lock();
+        if inner.detour.take().is_some() {
+            // The rules name the ports: they go first.
+            self.load_rules(&inner)?;
+            for side in 0..2 {
+                self.hub.ip(&format!("link del {}", self.detour_port(side)))?;
+            }
+        }
+        let Some((one_of, hold)) = how else { return Ok(()) };
+        let exits = [0, 1].map(|side| format!("{}x", self.detour_port(side)));
+        for (side, exit) in exits.iter().enumerate() {
+            let port = self.detour_port(side);
+            self.hub.ip(&format!("link add {port} mtu 65535 type veth peer name {exit} mtu 65535"))?;
+            self.hub.ip(&format!("link set {port} up"))?;
+            self.hub.ip(&format!("link set {exit} up"))?;
+        }
+        let (ports, impairment) = ([self.port(0), self.port(1)], Impairment { delay: hold, ..Impairment::default() });
+        let relay = Relay::between(&self.hub, [&exits[0], &exits[1]], [&ports[0], &ports[1]], impairment)?;
+        inner.detour = Some(Detour { one_of, _relay: relay });
+        self.load_rules(&inner)
+    }
+
+    /// Where the hub's frames from end `side` enter the detour.
+    fn detour_port(&self, side: usize) -> String {
+        format!("{}d", self.port(side))
     }
 
     /// Records the frames on the wire, both ways, until stopped.

@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use grange_netns::{
-    Binary, Cut, Download, EchoServer, EchoStream, Impairment, Namespace, PathMtuProbe, Prober, Snapshot, Town,
-    WebServer, WireSpec, fetch, town_test, wait_until,
+    Binary, Cut, Download, EchoServer, EchoStream, Flow, FlowSpec, Impairment, Namespace, PathMtuProbe, Prober,
+    Snapshot, Town, WebServer, WireSpec, fetch, town_test, wait_until,
 };
 
 const A: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
@@ -94,6 +94,28 @@ fn loss_and_rate_are_what_was_asked_for() {
         let done = Download::start(a, B.into(), 1, 5_000_000, 0)?.finish(Duration::from_secs(20))?;
         let rate = done.bytes as f64 * 8.0 / done.elapsed.as_secs_f64();
         ensure!((10e6..22e6).contains(&rate), "{rate} bit/s over a wire of 20 Mbit/s");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_detour_lets_frames_be_overtaken_until_it_is_closed() {
+    town_test("a_detour_lets_frames_be_overtaken_until_it_is_closed", || {
+        let town = pair(WireSpec { offload: false, ..WireSpec::default() })?;
+        let (a, b) = (town.node("a")?.namespace(), town.node("b")?.namespace());
+        let flow = || Flow::start(a, b, B.into(), FlowSpec { sizes: vec![64, 1400], rate: 5000, seed: 1 });
+        ensure!(reaches(a, B)?, "the wire carries nothing");
+        let wire = town.wire("a", "b")?;
+        for how in [None, Some((20, Duration::from_millis(2))), None] {
+            wire.reorder(how)?;
+            let flow = flow()?;
+            std::thread::sleep(Duration::from_secs(1));
+            let report = flow.finish()?;
+            // A frame that waits 2 ms at 5,000 a second is overtaken by several, if no pause of the machine is in between.
+            let expected = if how.is_some() { report.sent / 100..=report.sent / 20 + 1 } else { 0..=0 };
+            ensure!(report.arrived == report.sent && expected.contains(&report.overtaken), "{how:?}: {report:?}");
+            ensure!(report.changed + report.repeated == 0, "{how:?}: {report:?}");
+        }
         Ok(())
     });
 }

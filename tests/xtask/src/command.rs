@@ -99,21 +99,36 @@ pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     env::split_paths(&path).chain(system).map(|folder| folder.join(name)).find(|place| place.is_file())
 }
 
+/// The folder that Cargo builds into.
+pub(crate) fn target(root: &Path) -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir))
+}
+
 /// Builds the agent and says where it is. `GRANGE_BIN` names one that is used as it is.
 ///
 /// # Errors
 /// If it does not build.
 pub(crate) fn build_agent(root: &Path) -> Result<PathBuf> {
+    build(cargo().args(["build", "--package", "grange"]), &target(root).join("debug/grange"))
+}
+
+/// The same for the agent as it is shipped.
+///
+/// # Errors
+/// If it does not build.
+pub(crate) fn build_release_agent(root: &Path) -> Result<PathBuf> {
+    build(cargo().args(["build", "--release", "--package", "grange"]), &target(root).join("release/grange"))
+}
+
+fn build(command: &mut Command, agent: &Path) -> Result<PathBuf> {
     if let Some(agent) = env::var_os("GRANGE_BIN") {
         return Ok(agent.into());
     }
-    succeed(cargo().args(["build", "--package", "grange"]))?;
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |dir| root.join(dir));
-    let agent = target.join("debug/grange");
+    succeed(command)?;
     if !agent.is_file() {
-        bail!("`cargo build --package grange` left nothing at {}", agent.display());
+        bail!("`{}` left nothing at {}", shown(command), agent.display());
     }
-    Ok(agent)
+    Ok(agent.to_owned())
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! The one door for people and CI: `cargo xtask demo`, `cargo xtask test`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
 
+mod bench;
 mod command;
 mod demo;
 mod packages;
 mod test;
+mod vm;
 
 use std::{
     env,
@@ -24,6 +26,11 @@ enum Command {
     Demo(demo::Args),
     /// Everything that must hold: format, lints, documentation, layers, tests, builds, licences
     Test(test::Args),
+    /// How fast Grange and other meshes are on this machine
+    #[command(subcommand)]
+    Bench(bench::Bench),
+    /// A command in a virtual machine with Debian's kernel, which has WireGuard
+    Vm(vm::Args),
 }
 
 /// Exit code for "this machine cannot do that", as test drivers use it.
@@ -52,6 +59,8 @@ fn run(command: Command) -> Result<ExitCode> {
             demo::run(args)
         }
         Command::Test(args) => test::run(&root, &args),
+        Command::Bench(bench) => bench::run(&root, &bench),
+        Command::Vm(args) => vm::run(&root, &args),
     }
 }
 

@@ -19,6 +19,30 @@ pub(crate) const NETWORK: &[Need] = &[
     ("sysctl", "procps"),
 ];
 
+/// What makes and runs the virtual machine, and what its guest runs of this machine's programs.
+pub(crate) const MACHINE: &[Need] = &[
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("modprobe", "kmod"),
+    ("xz", "xz-utils"),
+    ("dpkg-deb", "dpkg"),
+    ("tar", "tar"),
+    ("setpriv", "util-linux"),
+    ("setsid", "util-linux"),
+    ("wg", "wireguard-tools"),
+    ("iperf3", "iperf3"),
+    ("tcpdump", "tcpdump"),
+    ("ping", "iputils-ping"),
+];
+
+/// What measures. The peers' own packages are not installed: see `grange-bench`.
+pub(crate) const BENCH: &[Need] = &[
+    ("iperf3", "iperf3"),
+    ("ping", "iputils-ping"),
+    ("ethtool", "ethtool"),
+    ("nsenter", "util-linux"),
+    ("timeout", "coreutils"),
+];
+
 /// What the Debian way to the standard library's sources needs.
 pub(crate) const UNPACK: &[Need] = &[("dpkg-deb", "dpkg"), ("tar", "tar")];
 

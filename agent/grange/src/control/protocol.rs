@@ -27,6 +27,8 @@ pub(crate) enum Ask {
     Status,
     /// A list of [`Link`](crate::report::Link).
     Links,
+    /// A list of [`Seal`](crate::report::Seal).
+    Seals,
     /// A list of [`Route`](crate::report::Route).
     Routes,
     /// A [`Trace`](crate::report::Trace).

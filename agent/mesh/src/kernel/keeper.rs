@@ -1,21 +1,24 @@
 //! Keeps what is in the kernel in step with what the driver wants.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
     time::Duration,
 };
 
+use grange_core::LinkId;
 use grange_wire::{NodeId, Prefix};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{
     netlink::Netlink,
-    plan::{self, Difference, LanAddress, Route},
+    plan::{self, Difference, LanAddress, Path, Route, Rule},
     sysctl::{Forwarding, Sysctls},
+    tunnels::{Reports, TunnelSpec, Tunnels},
     undo::{Undo, UndoFile},
+    wireguard::WireGuard,
 };
 use crate::error::StartError;
 
@@ -57,20 +60,112 @@ pub(crate) struct Setup {
 pub(crate) struct Wanted {
     /// MTU of the TUN.
     pub tun_mtu: u16,
-    /// Prefixes that the mesh leads to.
-    pub prefixes: BTreeSet<Prefix>,
+    /// Prefixes that the mesh leads to, and how.
+    pub paths: BTreeMap<Prefix, Path>,
+    /// WireGuard interfaces.
+    pub tunnels: BTreeMap<LinkId, TunnelSpec>,
+    /// Default routes that leave the mesh here.
+    pub exits: BTreeSet<Prefix>,
     /// The LAN's interface: index and name.
     pub lan: Option<(u32, String)>,
     /// What is forwarded; none: nothing is for our sake.
     pub forwarding: Option<Forwarding>,
     /// Counts the times at which something may have been taken away behind our back.
     pub resync: u32,
+    /// Whether all is to be taken away.
+    pub stop: bool,
+}
+
+impl Wanted {
+    fn new(tun_mtu: u16) -> Self {
+        Self {
+            tun_mtu,
+            paths: BTreeMap::new(),
+            tunnels: BTreeMap::new(),
+            exits: BTreeSet::new(),
+            lan: None,
+            forwarding: None,
+            resync: 0,
+            stop: false,
+        }
+    }
+
+    /// Whether packets leave the mesh here for other machines.
+    fn forwards_for_others(&self) -> bool {
+        self.lan.is_some() || !self.exits.is_empty()
+    }
+}
+
+/// Tells the keeper what is wanted, and what became of it. Clones speak to the same keeper.
+#[derive(Clone, Debug)]
+pub(crate) struct Wants {
+    wanted: watch::Sender<Wanted>,
+    reports: watch::Receiver<Reports>,
+}
+
+impl Wants {
+    /// Changes what is wanted; the kernel follows.
+    pub(crate) fn want(&self, change: impl FnOnce(&mut Wanted)) {
+        self.wanted.send_if_modified(|wanted| {
+            let before = wanted.clone();
+            change(wanted);
+            before != *wanted
+        });
+    }
+
+    /// As [`Self::want`] for prefixes, for what happens often. `None`: the mesh does not lead there any more.
+    pub(crate) fn want_paths(&self, paths: impl IntoIterator<Item = (Prefix, Option<Path>)>) {
+        self.wanted.send_if_modified(|all| {
+            let mut changed = false;
+            for (prefix, path) in paths {
+                let before = match path {
+                    Some(path) => all.paths.insert(prefix, path),
+                    None => all.paths.remove(&prefix),
+                };
+                changed |= before != path;
+            }
+            changed
+        });
+    }
+
+    /// As [`Self::want`] for one WireGuard interface, likewise.
+    pub(crate) fn want_tunnel(&self, link: LinkId, spec: Option<TunnelSpec>) {
+        self.wanted.send_if_modified(|all| {
+            if all.tunnels.get(&link) == spec.as_ref() {
+                return false;
+            }
+            match spec {
+                Some(spec) => all.tunnels.insert(link, spec),
+                None => all.tunnels.remove(&link),
+            };
+            true
+        });
+    }
+
+    /// A handle without a keeper; the test plays the kernel.
+    #[cfg(test)]
+    pub(crate) fn alone() -> (Self, watch::Sender<Reports>) {
+        let (wanted, _) = watch::channel(Wanted::new(crate::plane::MTU_OVER_ETHERNET));
+        let (sender, reports) = watch::channel(Reports::new());
+        (Self { wanted, reports }, sender)
+    }
+
+    /// What is wanted at this moment.
+    #[cfg(test)]
+    pub(crate) fn wanted(&self) -> Wanted {
+        self.wanted.borrow().clone()
+    }
+
+    /// The WireGuard interfaces that are there.
+    pub(crate) fn reports(&self) -> watch::Ref<'_, Reports> {
+        self.reports.borrow()
+    }
 }
 
 /// Keeps what is in the kernel in step with what the driver wants.
 #[derive(Debug)]
 pub(crate) struct Kernel {
-    wanted: watch::Sender<Wanted>,
+    wants: Wants,
     task: JoinHandle<()>,
     /// Whether the machine forwards IPv4 and IPv6 for others than us; said before it is changed for our sake.
     others: watch::Receiver<(bool, bool)>,
@@ -81,23 +176,26 @@ impl Kernel {
     ///
     /// # Errors
     /// What the kernel refused. What was added until then is taken away.
-    pub(crate) async fn start(netlink: Netlink, sysctls: Sysctls, setup: Setup) -> Result<Self, StartError> {
+    pub(crate) async fn start(
+        netlink: Netlink,
+        wireguard: Option<WireGuard>,
+        sysctls: Sysctls,
+        setup: Setup,
+    ) -> Result<Self, StartError> {
         let path = setup.runtime_dir.join("undo.json");
         let (file, undo) =
             UndoFile::open(&setup.runtime_dir).map_err(|source| StartError::Undo { path: path.clone(), source })?;
-        let (wanted, changes) = watch::channel(Wanted {
-            tun_mtu: setup.tun_mtu,
-            prefixes: BTreeSet::new(),
-            lan: None,
-            forwarding: None,
-            resync: 0,
-        });
+        let (wanted, changes) = watch::channel(Wanted::new(setup.tun_mtu));
+        let (reports, reports_view) = watch::channel(Reports::new());
         let (others, others_view) = watch::channel(sysctls.others(&undo));
         let mut keeper = Keeper {
             others,
+            reports,
+            tunnels: Tunnels::new(wireguard, &setup.id),
             netlink,
             sysctls,
             file,
+            rules: BTreeSet::new(),
             routes: BTreeSet::new(),
             adopted: BTreeSet::new(),
             adopted_addresses: undo.addresses.clone(),
@@ -112,7 +210,8 @@ impl Kernel {
             keeper.remove().await;
             return Err(error);
         }
-        Ok(Self { wanted, task: tokio::spawn(keeper.run(changes)), others: others_view })
+        let wants = Wants { wanted, reports: reports_view };
+        Ok(Self { wants, task: tokio::spawn(keeper.run(changes)), others: others_view })
     }
 
     /// Whether the machine forwards IPv4 and IPv6 for others than the mesh.
@@ -120,27 +219,20 @@ impl Kernel {
         *self.others.borrow()
     }
 
-    /// Changes what is wanted; the kernel follows.
-    pub(crate) fn want(&self, change: impl FnOnce(&mut Wanted)) {
-        self.wanted.send_if_modified(|wanted| {
-            let before = wanted.clone();
-            change(wanted);
-            before != *wanted
-        });
+    /// A handle for others who want something.
+    pub(crate) fn wants(&self) -> Wants {
+        self.wants.clone()
     }
 
-    /// Adds or removes one prefix: as [`Self::want`], for what happens often.
-    pub(crate) fn want_prefix(&self, prefix: Prefix, wanted: bool) {
-        self.wanted.send_if_modified(
-            |all| {
-                if wanted { all.prefixes.insert(prefix) } else { all.prefixes.remove(&prefix) }
-            },
-        );
+    /// Changes what is wanted; the kernel follows.
+    pub(crate) fn want(&self, change: impl FnOnce(&mut Wanted)) {
+        self.wants.want(change);
     }
 
     /// Takes everything away and restores settings. The TUN's own addresses go with it.
     pub(crate) async fn remove(self) {
-        drop(self.wanted);
+        self.wants.want(|wanted| wanted.stop = true);
+        drop(self.wants);
         if let Err(error) = self.task.await {
             tracing::warn!(%error, "what Grange added to the kernel was not all removed; the next start will");
         }
@@ -149,12 +241,16 @@ impl Kernel {
 
 struct Keeper {
     others: watch::Sender<(bool, bool)>,
+    reports: watch::Sender<Reports>,
+    tunnels: Tunnels,
     netlink: Netlink,
     sysctls: Sysctls,
     file: UndoFile,
     undo: Undo,
     setup: Setup,
-    /// The routes of ours that are in the table.
+    /// The rules with our protocol number.
+    rules: BTreeSet<Rule>,
+    /// The routes of ours that are in our tables.
     routes: BTreeSet<Route>,
     /// Those of an earlier run that nobody has asked for yet.
     adopted: BTreeSet<Route>,
@@ -178,11 +274,23 @@ impl Keeper {
         grange_wire::node_address_v4(&self.setup.id)
     }
 
+    /// The table of what came in from the mesh and of seals' own packets.
+    fn passing_table(&self) -> u32 {
+        self.setup.table.wrapping_add(1)
+    }
+
+    /// Our tables.
+    fn tables(&self) -> impl Iterator<Item = u32> + use<> {
+        std::iter::once(self.setup.table).chain(self.tunnels.enabled().then_some(self.passing_table()))
+    }
+
     async fn begin(&mut self) -> Result<(), StartError> {
-        let rules = plan::rules(self.setup.mark, self.setup.table);
         let mut undo = self.undo.clone();
-        undo.tables.insert(self.setup.table);
-        undo.rules.extend(&rules);
+        undo.tables.extend(self.tables());
+        undo.rules.extend(plan::rules(self.setup.mark, self.setup.table));
+        if self.tunnels.enabled() {
+            self.sysctls.record_redirects(&mut undo);
+        }
         self.record(undo).map_err(|source| StartError::Undo { path: self.file.path().to_owned(), source })?;
 
         let refused = |action| {
@@ -196,9 +304,10 @@ impl Keeper {
         // Packets from the mesh come by the TUN whatever way the machine itself would answer.
         let _ = self.sysctls.set(&format!("net/ipv4/conf/{}/rp_filter", self.setup.tun), "2");
         self.set_up_tun().await.map_err(refused("set up the TUN device"))?;
-        self.routes = self.netlink.routes(self.setup.table).await.map_err(refused("list routes"))?;
+        self.tunnels.adopt(&self.netlink).await.map_err(refused("list interfaces"))?;
+        self.read().await.map_err(refused("list routes and rules"))?;
         self.adopted.clone_from(&self.routes);
-        self.set_rules().await.map_err(refused("add routing rules"))?;
+        self.apply_rules(false).await.map_err(refused("add routing rules"))?;
         if !self.adopted.is_empty() {
             tracing::info!(routes = self.adopted.len(), "took over what an earlier run left");
         }
@@ -207,10 +316,14 @@ impl Keeper {
 
     async fn run(mut self, mut changes: watch::Receiver<Wanted>) {
         let mut resync = 0;
+        let mut lost = false;
         let mut retry: Option<Instant> = None;
         loop {
             let wanted = changes.borrow_and_update().clone();
-            let result = match resync != wanted.resync || self.refused {
+            if wanted.stop {
+                break;
+            }
+            let result = match resync != wanted.resync || self.refused || std::mem::take(&mut lost) {
                 true => self.resync().await,
                 false => Ok(()),
             };
@@ -233,6 +346,7 @@ impl Keeper {
                     Some(retry.filter(|due| *due > Instant::now()).unwrap_or(Instant::now() + RETRY))
                 }
             };
+            self.report();
             let due = [retry, self.grace].into_iter().flatten().min();
             let timer = async {
                 match due {
@@ -240,13 +354,32 @@ impl Keeper {
                     None => std::future::pending().await,
                 }
             };
-            tokio::select! {
-                biased;
-                changed = changes.changed() => if changed.is_err() { break },
-                () = timer => if self.grace.is_some_and(|grace| grace <= Instant::now()) {
-                    self.grace = None;
-                },
+            tokio::pin!(timer);
+            // Handshakes are asked for again and again without a look at anything else.
+            let changed = loop {
+                let ask = async {
+                    match self.tunnels.pause() {
+                        Some(pause) => tokio::time::sleep(pause).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    changed = changes.changed() => break changed,
+                    () = &mut timer => break Ok(()),
+                    () = ask => {
+                        lost = self.tunnels.poll();
+                        self.report();
+                        if lost {
+                            break Ok(());
+                        }
+                    }
+                }
+            };
+            if changed.is_err() {
+                break;
             }
+            self.grace = self.grace.filter(|grace| *grace > Instant::now());
         }
         if tokio::time::timeout(REMOVAL, self.remove()).await.is_err() {
             tracing::warn!(
@@ -269,18 +402,43 @@ impl Keeper {
         self.netlink.add_address(index, self.address_v4().into(), 32).await
     }
 
-    /// Puts the rules in place and removes those of an earlier run with another mark or table.
-    async fn set_rules(&mut self) -> io::Result<()> {
-        let wanted = plan::rules(self.setup.mark, self.setup.table);
-        let present = self.netlink.rules().await?;
-        // Rules of ours by their mark, but of a table that we do not know: another Grange on this machine.
-        let known = |rule: &plan::Rule| self.undo.tables.contains(&rule.table);
-        let difference = Difference::between(&present, &wanted, |rule| !known(rule));
-        for rule in &difference.add {
-            self.netlink.add_rule(rule).await?;
+    /// Tells what became of the WireGuard interfaces.
+    fn report(&self) {
+        let reports = self.tunnels.reports();
+        self.reports.send_if_modified(|before| {
+            let changed = *before != reports;
+            *before = reports;
+            changed
+        });
+    }
+
+    /// Reads the rules and routes that are there.
+    async fn read(&mut self) -> io::Result<()> {
+        self.rules = self.netlink.rules().await?;
+        self.routes.clear();
+        for table in self.tables() {
+            self.routes.extend(self.netlink.routes(table).await?);
         }
-        for rule in &difference.remove {
-            self.netlink.remove_rule(rule).await?;
+        Ok(())
+    }
+
+    /// Puts the rules in place and removes those of an earlier run with another mark or table.
+    async fn apply_rules(&mut self, open: bool) -> io::Result<()> {
+        let mut wanted = plan::rules(self.setup.mark, self.setup.table);
+        if self.tunnels.enabled() {
+            let names = self.tunnels.names();
+            wanted.extend(plan::passing_rules(names.iter().copied(), open, self.passing_table()));
+        }
+        // Rules of ours by their mark, but of a table that we do not know: another Grange on this machine.
+        let known = |rule: &Rule| self.undo.tables.contains(&rule.table);
+        let difference = Difference::between(&self.rules, &wanted, |rule| !known(rule));
+        for rule in difference.add {
+            self.netlink.add_rule(&rule).await?;
+            self.rules.insert(rule);
+        }
+        for rule in difference.remove {
+            self.netlink.remove_rule(&rule).await?;
+            self.rules.remove(&rule);
         }
         Ok(())
     }
@@ -288,9 +446,8 @@ impl Keeper {
     /// Reads anew what is there, and puts back what was taken away by others.
     async fn resync(&mut self) -> io::Result<()> {
         self.set_up_tun().await?;
-        self.set_rules().await?;
-        self.routes = self.netlink.routes(self.setup.table).await?;
-        Ok(())
+        self.tunnels.refresh(&self.netlink).await?;
+        self.read().await
     }
 
     async fn apply(&mut self, wanted: &Wanted) -> io::Result<()> {
@@ -298,33 +455,50 @@ impl Keeper {
             self.netlink.set_mtu(self.setup.tun_index, wanted.tun_mtu).await?;
             self.tun_mtu = wanted.tun_mtu;
         }
-        // Routes first: a refused address must not keep packets from their way.
+        // What is refused in one must not keep packets from their way by another. Interfaces are made before routes lead
+        // into them, and removed after.
+        let tunnels = self.tunnels.make(&self.netlink, &self.sysctls, &wanted.tunnels).await;
+        let rules = self.apply_rules(wanted.forwards_for_others()).await;
         let routes = self.apply_routes(wanted).await;
+        let spare = self.grace.is_some();
+        let swept = self.tunnels.sweep(&self.netlink, &wanted.tunnels, spare).await;
         let addresses = self.apply_addresses(wanted).await;
         let forwarding = self.apply_forwarding(wanted);
         let old = match self.grace {
             Some(_) => Ok(()),
             None => self.remove_other_tables().await,
         };
-        routes.and(addresses).and(forwarding).and(old)
+        tunnels.and(rules).and(routes).and(swept).and(addresses).and(forwarding).and(old)
     }
 
     async fn apply_routes(&mut self, wanted: &Wanted) -> io::Result<()> {
         let own = grange_wire::lan_prefix(&self.setup.id);
-        let routes = plan::routes(&wanted.prefixes, own, wanted.lan.is_some(), self.setup.tun_index, self.setup.table);
+        let tunnels = self.tunnels.indices();
+        let interfaces = plan::Interfaces { tun: self.setup.tun_index, tunnels: &tunnels };
+        let has_lan = wanted.lan.is_some();
+        let mut routes = plan::routes(&wanted.paths, own, has_lan, &interfaces, self.setup.table);
+        if self.tunnels.enabled() {
+            let exits = wanted.forwards_for_others().then_some(&wanted.exits);
+            let table = self.passing_table();
+            routes.extend(plan::passing_routes(&wanted.paths, own, has_lan, exits, &interfaces, table));
+        }
         self.adopted.retain(|route| !routes.contains(route));
         let adopted = &self.adopted;
         let spare = self.grace.is_some();
         let difference = Difference::between(&self.routes, &routes, |route| spare && adopted.contains(route));
-        for route in difference.remove {
-            self.netlink.remove_route(&route).await?;
-            self.routes.remove(&route);
-            self.adopted.remove(&route);
-        }
+        // New ones first: one that takes another's place does so without a moment in between.
         for route in difference.add {
             let source: IpAddr = if route.prefix.is_v4() { self.address_v4().into() } else { self.address_v6().into() };
             self.netlink.add_route(&route, Some(source)).await?;
+            self.routes.retain(|old| !route.replaces(old));
+            self.adopted.retain(|old| !route.replaces(old));
             self.routes.insert(route);
+        }
+        for route in difference.remove {
+            if self.routes.remove(&route) {
+                self.netlink.remove_route(&route).await?;
+                self.adopted.remove(&route);
+            }
         }
         Ok(())
     }
@@ -378,6 +552,8 @@ impl Keeper {
                 self.record(undo)?;
                 self.sysctls.apply(forwarding, &self.undo)
             }
+            // With the kernel plane there is always something to forward.
+            None if self.tunnels.enabled() => Ok(()),
             None if !(self.undo.sysctls.is_empty() || self.adopted_forwarding && self.grace.is_some()) => {
                 let mut undo = self.undo.clone();
                 let result = self.sysctls.restore(&mut undo);
@@ -389,7 +565,8 @@ impl Keeper {
 
     /// Empties tables that an earlier run with another configuration used.
     async fn remove_other_tables(&mut self) -> io::Result<()> {
-        let others: Vec<u32> = self.undo.tables.iter().copied().filter(|table| *table != self.setup.table).collect();
+        let ours: BTreeSet<u32> = self.tables().collect();
+        let others: Vec<u32> = self.undo.tables.difference(&ours).copied().collect();
         let rules = plan::rules(self.setup.mark, self.setup.table);
         for table in others {
             for route in self.netlink.routes(table).await? {
@@ -411,7 +588,12 @@ impl Keeper {
                 failed.get_or_insert(error);
             }
         };
-        for rule in &self.undo.rules {
+        let mut rules = self.undo.rules.clone();
+        match self.netlink.rules().await {
+            Ok(present) => rules.extend(present.into_iter().filter(|rule| self.undo.tables.contains(&rule.table))),
+            Err(error) => note(Err(error)),
+        }
+        for rule in &rules {
             note(self.netlink.remove_rule(rule).await);
         }
         for table in &self.undo.tables {
@@ -423,6 +605,14 @@ impl Keeper {
                 }
                 Err(error) => note(Err(error)),
             }
+        }
+        match self.netlink.wireguards().await {
+            Ok(interfaces) => {
+                for (index, _) in interfaces {
+                    note(self.netlink.remove_interface(index).await);
+                }
+            }
+            Err(error) => note(Err(error)),
         }
         for lan in &self.undo.addresses {
             note(self.remove_address(lan).await);

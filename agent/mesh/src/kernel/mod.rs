@@ -1,14 +1,21 @@
 //! What Grange adds to the kernel, and how it is taken away again: `docs/kernel.md`.
 //!
-//! [`plan`] says what should be there, [`netlink`] and [`sysctl`] ask for it, [`undo`] remembers what to take back, and
-//! [`Kernel`] keeps all of it in step with what the driver wants. [`monitor`] tells what the machine does by itself.
+//! [`plan`] says what should be there, [`netlink`], [`wireguard`] and [`sysctl`] ask for it, [`undo`] remembers what to
+//! take back, and [`Kernel`] keeps all of it in step with what the driver wants. [`monitor`] tells what the machine does by itself.
 
 pub(crate) mod monitor;
 pub(crate) mod netlink;
 pub(crate) mod plan;
 pub(crate) mod sysctl;
+pub(crate) mod tunnels;
 pub(crate) mod undo;
+pub(crate) mod wireguard;
 
 mod keeper;
 
-pub(crate) use keeper::{GRACE, Kernel, Setup, interface_index};
+pub use plan::GROUP;
+pub(crate) use keeper::{GRACE, Kernel, Setup, Wants, interface_index};
+pub(crate) use plan::{Hop, Path, SEAL_MARK};
+pub(crate) use tunnels::{TunnelReport, TunnelSpec};
+#[cfg(test)]
+pub(crate) use tunnels::Reports;

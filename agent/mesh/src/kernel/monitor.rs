@@ -18,7 +18,7 @@ use netlink_packet_route::{
 use rtnetlink::{MulticastGroup, packet_core::NetlinkPayload};
 use tokio::sync::watch;
 
-use super::netlink::{Netlink, dump_of, interface_of, io_error, local_address, table_of};
+use super::netlink::{Netlink, dump_of, interface_of, io_error, is_our_wireguard, local_address, table_of};
 
 /// Route messages come in bursts, and each makes us ask for all default routes again: not before the burst is over.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -46,6 +46,8 @@ pub(crate) struct Interface {
     pub multicast: bool,
     /// Port of a bridge or bond.
     pub enslaved: bool,
+    /// WireGuard interface of the kernel plane.
+    pub ours: bool,
     /// Link-local IPv6 addresses that may be used.
     pub link_local: BTreeSet<Ipv6Addr>,
     /// An IPv4 default route of the main table leaves by it.
@@ -236,6 +238,7 @@ fn take_link(interfaces: &mut Interfaces, message: &LinkMessage) -> bool {
     interface.loopback = flags.contains(LinkFlags::Loopback);
     interface.multicast = flags.contains(LinkFlags::Multicast);
     interface.enslaved = false;
+    interface.ours = is_our_wireguard(message);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => interface.name.clone_from(name),

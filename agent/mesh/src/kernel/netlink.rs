@@ -11,13 +11,15 @@ use grange_wire::Prefix;
 use netlink_packet_route::{
     AddressFamily,
     address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage},
-    link::LinkAttribute,
-    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType},
+    link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage},
+    route::{
+        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
+    },
     rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage},
 };
-use rtnetlink::{AddressMessageBuilder, Handle, IpVersion, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{AddressMessageBuilder, Handle, IpVersion, LinkUnspec, LinkWireguard, RouteMessageBuilder};
 
-use super::plan::{PROTOCOL, Route, Rule, Way};
+use super::plan::{GROUP, PROTOCOL, Route, Rule, Way};
 
 /// A connection to the kernel. Cheap to clone.
 #[derive(Clone)]
@@ -58,11 +60,12 @@ impl Netlink {
         &self.handle
     }
 
-    /// Gives the TUN its queue length, in super-packets, and MTU, and brings it up.
+    /// Gives the TUN its queue length, in super-packets, MTU and group, and brings it up.
     pub(crate) async fn set_up_tun(&self, index: u32, mtu: u16, queue: u32) -> io::Result<()> {
         let message = LinkUnspec::new_with_index(index)
             .mtu(u32::from(mtu))
             .append_extra_attribute(LinkAttribute::TxQueueLen(queue))
+            .append_extra_attribute(LinkAttribute::Group(GROUP))
             .up()
             .build();
         self.handle.link().change(message).execute().await.map_err(io_error)
@@ -72,6 +75,42 @@ impl Netlink {
     pub(crate) async fn set_mtu(&self, index: u32, mtu: u16) -> io::Result<()> {
         let message = LinkUnspec::new_with_index(index).mtu(u32::from(mtu)).build();
         self.handle.link().change(message).execute().await.map_err(io_error)
+    }
+
+    /// Makes a WireGuard interface of our group, switched off.
+    pub(crate) async fn add_wireguard(&self, name: &str, mtu: u16) -> io::Result<()> {
+        let message = LinkWireguard::new(name)
+            .append_extra_attribute(LinkAttribute::Mtu(u32::from(mtu)))
+            .append_extra_attribute(LinkAttribute::Group(GROUP))
+            .build();
+        self.handle.link().add(message).execute().await.map_err(io_error)
+    }
+
+    /// Switches an interface on.
+    pub(crate) async fn switch_on(&self, index: u32) -> io::Result<()> {
+        let message = LinkUnspec::new_with_index(index).up().build();
+        self.handle.link().change(message).execute().await.map_err(io_error)
+    }
+
+    /// Removes an interface. Fine if it is not there.
+    pub(crate) async fn remove_interface(&self, index: u32) -> io::Result<()> {
+        ignore(self.handle.link().del(index).execute().await, &ABSENT)
+    }
+
+    /// The WireGuard interfaces of our group: index and name.
+    pub(crate) async fn wireguards(&self) -> io::Result<Vec<(u32, String)>> {
+        let mut stream = std::pin::pin!(self.handle.link().get().execute());
+        let mut found = Vec::new();
+        while let Some(message) = stream.try_next().await.map_err(io_error)? {
+            if is_our_wireguard(&message) {
+                let name = message.attributes.iter().find_map(|attribute| match attribute {
+                    LinkAttribute::IfName(name) => Some(name.clone()),
+                    _ => None,
+                });
+                found.push((message.header.index, name.unwrap_or_default()));
+            }
+        }
+        Ok(found)
     }
 
     /// The addresses of an interface, with their prefix lengths.
@@ -164,6 +203,19 @@ impl Netlink {
     }
 }
 
+/// Whether an interface is of the kernel plane.
+pub(crate) fn is_our_wireguard(message: &LinkMessage) -> bool {
+    let [mut kind, mut group] = [false; 2];
+    for attribute in &message.attributes {
+        match attribute {
+            LinkAttribute::Group(GROUP) => group = true,
+            LinkAttribute::LinkInfo(infos) => kind |= infos.contains(&LinkInfo::Kind(InfoKind::Wireguard)),
+            _ => {}
+        }
+    }
+    kind && group
+}
+
 /// The address that an interface itself has (`IFA_LOCAL`, which on point-to-point links differs from `IFA_ADDRESS`).
 pub(crate) fn local_address(message: &AddressMessage) -> Option<IpAddr> {
     let mut address = None;
@@ -220,9 +272,17 @@ fn our_route(message: &RouteMessage) -> Option<Route> {
     };
     let way = match message.header.kind {
         RouteType::Unreachable => Way::Unreachable,
+        RouteType::Throw => Way::Throw,
         _ => Way::Interface(interface_of(message)?),
     };
-    Some(Route { prefix, table: table_of(message), way })
+    let mtu = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Metrics(metrics) => metrics.iter().find_map(|metric| match metric {
+            RouteMetric::Mtu(mtu) => u16::try_from(*mtu).ok(),
+            _ => None,
+        }),
+        _ => None,
+    });
+    Some(Route { prefix, table: table_of(message), way, mtu: mtu.unwrap_or(0) })
 }
 
 fn route_message(route: &Route) -> RouteMessage {
@@ -244,6 +304,10 @@ fn route_message(route: &Route) -> RouteMessage {
             message.attributes.push(RouteAttribute::Oif(index));
         }
         Way::Unreachable => message.header.kind = RouteType::Unreachable,
+        Way::Throw => message.header.kind = RouteType::Throw,
+    }
+    if route.mtu != 0 {
+        message.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(u32::from(route.mtu))]));
     }
     message
 }
@@ -251,17 +315,18 @@ fn route_message(route: &Route) -> RouteMessage {
 fn our_rule(message: &RuleMessage) -> Option<Rule> {
     let mut rule = Rule {
         v6: message.header.family == AddressFamily::Inet6,
-        priority: 0,
-        except_mark: 0,
         table: u32::from(message.header.table),
-        suppress_default: false,
+        ..Rule::default()
     };
+    let except = message.header.flags.contains(RuleFlags::Invert);
     let mut ours = false;
     for attribute in &message.attributes {
         match attribute {
             RuleAttribute::Protocol(protocol) => ours = *protocol == RouteProtocol::from(PROTOCOL),
             RuleAttribute::Priority(priority) => rule.priority = *priority,
-            RuleAttribute::FwMark(mark) => rule.except_mark = *mark,
+            RuleAttribute::FwMark(mark) if except => rule.except_mark = *mark,
+            RuleAttribute::FwMark(mark) => rule.mark = *mark,
+            RuleAttribute::Iifname(name) => rule.from.clone_from(name),
             RuleAttribute::Table(table) => rule.table = *table,
             RuleAttribute::SuppressPrefixLen(0) => rule.suppress_default = true,
             _ => {}
@@ -275,10 +340,17 @@ fn rule_message(rule: &Rule) -> RuleMessage {
     message.header.family = if rule.v6 { AddressFamily::Inet6 } else { AddressFamily::Inet };
     message.header.table = u8::try_from(rule.table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC);
     message.header.action = RuleAction::ToTable;
-    message.header.flags = RuleFlags::Invert;
     message.attributes.push(RuleAttribute::Protocol(RouteProtocol::from(PROTOCOL)));
     message.attributes.push(RuleAttribute::Priority(rule.priority));
-    message.attributes.push(RuleAttribute::FwMark(rule.except_mark));
+    if rule.except_mark != 0 {
+        message.header.flags = RuleFlags::Invert;
+        message.attributes.push(RuleAttribute::FwMark(rule.except_mark));
+    } else if rule.mark != 0 {
+        message.attributes.push(RuleAttribute::FwMark(rule.mark));
+    }
+    if !rule.from.is_empty() {
+        message.attributes.push(RuleAttribute::Iifname(rule.from.clone()));
+    }
     message.attributes.push(RuleAttribute::Table(rule.table));
     if rule.suppress_default {
         message.attributes.push(RuleAttribute::SuppressPrefixLen(0));
@@ -289,34 +361,44 @@ fn rule_message(rule: &Rule) -> RuleMessage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::plan;
 
     #[test]
     fn routes_and_rules_survive_the_way_through_messages() {
-        for (prefix, way) in [
-            ("fd12::/64", Way::Interface(7)),
-            ("100.64.1.2/32", Way::Interface(7)),
-            ("0.0.0.0/0", Way::Interface(7)),
-            ("::/0", Way::Interface(7)),
-            ("fd34::/64", Way::Unreachable),
+        for (prefix, way, mtu) in [
+            ("fd12::/64", Way::Interface(7), 0),
+            ("fd12::/64", Way::Interface(7), 1338),
+            ("100.64.1.2/32", Way::Interface(7), 0),
+            ("0.0.0.0/0", Way::Interface(7), 0),
+            ("::/0", Way::Interface(7), 0),
+            ("fd34::/64", Way::Unreachable, 0),
+            ("fd34::/64", Way::Throw, 0),
         ] {
             for table in [100, 7264] {
-                let route = Route { prefix: prefix.parse().unwrap(), table, way };
+                let route = Route { prefix: prefix.parse().unwrap(), table, way, mtu };
                 assert_eq!(our_route(&route_message(&route)), Some(route));
             }
         }
-        for rule in crate::kernel::plan::rules(7, 7264).into_iter().chain(crate::kernel::plan::rules(7, 99)) {
+        let rules = [7264, 99].into_iter().flat_map(|table| {
+            let passing = plan::passing_rules(["grange1"].into_iter(), true, table);
+            plan::rules(7, table).into_iter().chain(passing)
+        });
+        for rule in rules {
             assert_eq!(our_rule(&rule_message(&rule)), Some(rule));
         }
     }
 
     #[test]
     fn what_others_put_there_is_not_ours() {
-        let mut message = route_message(&Route { prefix: Prefix::DEFAULT_V6, table: 7264, way: Way::Unreachable });
+        let mut message = route_message(&Route::new(Prefix::DEFAULT_V6, 7264, Way::Unreachable));
         message.header.protocol = RouteProtocol::Static;
         assert_eq!(our_route(&message), None);
-        let mut message =
-            rule_message(&Rule { v6: true, priority: 1, except_mark: 2, table: 3, suppress_default: true });
+        let mut message = rule_message(&Rule { v6: true, priority: 1, except_mark: 2, table: 3, ..Rule::default() });
         message.attributes.retain(|attribute| !matches!(attribute, RuleAttribute::Protocol(_)));
         assert_eq!(our_rule(&message), None);
+        let mut message = LinkWireguard::new("wg0").build();
+        assert!(!is_our_wireguard(&message), "somebody's own");
+        message.attributes.push(LinkAttribute::Group(GROUP));
+        assert!(is_our_wireguard(&message));
     }
 }

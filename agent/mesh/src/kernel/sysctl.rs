@@ -31,6 +31,9 @@ impl Default for Sysctls {
 
 const ALL_V6: &str = "net/ipv6/conf/all/forwarding";
 
+/// What the kernel itself sets to 0 when a WireGuard interface is switched on (Linux `drivers/net/wireguard/device.c`).
+const REDIRECTS: &str = "net/ipv4/conf/all/send_redirects";
+
 impl Sysctls {
     #[cfg(test)]
     pub(crate) fn at(root: &std::path::Path) -> Self {
@@ -111,6 +114,13 @@ impl Sysctls {
             if undo.before(&change.path).is_none() {
                 undo.sysctls.insert(0, change);
             }
+        }
+    }
+
+    /// Adds to `undo` what the kernel is about to change when a WireGuard interface is switched on.
+    pub(crate) fn record_redirects(&self, undo: &mut Undo) {
+        if undo.before(REDIRECTS).is_none() && self.get(REDIRECTS).as_deref() == Some("1") {
+            undo.sysctls.push(SysctlChange { path: REDIRECTS.into(), before: "1".into(), after: "0".into() });
         }
     }
 
@@ -219,6 +229,19 @@ mod tests {
         sysctls.restore(&mut undo).unwrap();
         assert_eq!(sysctls.get("net/ipv6/conf/all/forwarding").unwrap(), "0");
         assert_eq!(sysctls.get("net/ipv6/conf/special/forwarding").unwrap(), "1");
+    }
+
+    #[test]
+    fn what_wireguard_changes_by_itself_is_restored() {
+        let (_dir, sysctls) = tree(&[(REDIRECTS, "1")]);
+        let mut undo = Undo::default();
+        sysctls.record_redirects(&mut undo);
+        sysctls.set(REDIRECTS, "0").unwrap();
+        // A later run finds the changed one.
+        sysctls.record_redirects(&mut undo);
+        assert_eq!(undo.sysctls.len(), 1);
+        sysctls.restore(&mut undo).unwrap();
+        assert_eq!(sysctls.get(REDIRECTS).as_deref(), Some("1"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod checksum;
 mod coalesce;
+mod ecn;
 mod icmp;
 mod ip;
 mod mss;
@@ -11,6 +12,7 @@ mod segment;
 mod vnet;
 
 pub(crate) use coalesce::{Coalescer, MAX_SEGMENTS};
+pub(crate) use ecn::{hand_on_congestion, traffic_class};
 pub(crate) use icmp::{IcmpError, MAX_ERROR, icmp_error};
 pub(crate) use ip::{IpHeader, TCP, UDP, decrement_hop_limit};
 pub(crate) use mss::clamp_mss;

@@ -1,5 +1,7 @@
 //! Cuts a super-packet of the kernel into packets.
 
+use std::ops::Range;
+
 use super::{
     checksum::{Sum, pseudo_header},
     ip::{IpHeader, TCP, UDP},
@@ -9,7 +11,7 @@ use super::{
 /// A super-packet and how it is to be cut.
 ///
 /// Each segment has a copy of the headers, with lengths, identification, sequence number, flags and the partial checksum
-/// its own (what `skb_segment` of Linux does); the transport checksum stays partial.
+/// its own (what `skb_segment` of Linux does); the transport checksum stays partial. The payload is never copied.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Segmenter {
     tcp: bool,
@@ -21,6 +23,8 @@ pub(crate) struct Segmenter {
     segment: usize,
     /// Sum of the pseudo-header without the length.
     pseudo: Sum,
+    /// TCP's flags as the kernel wrote them.
+    flags: u8,
 }
 
 /// FIN and PSH belong to the last segment, CWR to the first (RFC 3168, section 6.1.2).
@@ -42,7 +46,7 @@ impl Segmenter {
         }
         let fixed = if tcp { usize::from(packet.get(header.transport + 12)? >> 4) * 4 } else { 8 };
         let headers = header.transport + fixed;
-        if (tcp && fixed < 20) || headers >= header.total {
+        if (tcp && fixed < 20) || headers >= header.total || header.total > packet.len() {
             return None;
         }
         Some(Self {
@@ -53,6 +57,7 @@ impl Segmenter {
             total: header.total,
             segment: usize::from(vnet.segment),
             pseudo: pseudo_header(header.source, header.destination, header.protocol),
+            flags: if tcp { packet[header.transport + 13] } else { 0 },
         })
     }
 
@@ -68,49 +73,52 @@ impl Segmenter {
         self.headers + self.segment.min(self.total.saturating_sub(start))
     }
 
-    /// Writes segment `index` of `packet` to `out`, which is as long as [`Self::len`] says.
+    /// Makes segment `index` where its payload is, with its headers over the end of the segment before it, and gives its
+    /// place. In order, from 0 on and each once: the headers are made from those of the one before.
     #[inline]
-    pub(crate) fn write(&self, packet: &[u8], index: usize, out: &mut [u8]) {
-        let start = self.headers + index * self.segment;
-        let end = (start + self.segment).min(self.total);
-        let Some((headers, payload)) = out.split_at_mut_checked(self.headers) else { return };
-        let (Some(from_headers), Some(from_payload)) = (packet.get(..self.headers), packet.get(start..end)) else {
-            return;
-        };
-        if payload.len() != from_payload.len() {
-            return;
+    pub(crate) fn place(&self, packet: &mut [u8], index: usize) -> Range<usize> {
+        let start = index * self.segment;
+        let len = self.len(index);
+        if index > 0 && start + len <= packet.len() {
+            let before = start - self.segment;
+            packet.copy_within(before..before + self.headers, start);
         }
-        headers.copy_from_slice(from_headers);
-        payload.copy_from_slice(from_payload);
-
+        let Some(headers) = packet.get_mut(start..start + self.headers) else { return 0..0 };
         let (ip, transport) = headers.split_at_mut(self.transport);
-        let transport_len = transport.len() + payload.len();
+        let transport_len = len - self.transport;
         if self.v4 {
-            put(ip, 2, word(self.transport + transport_len));
-            let identification = u16::from_be_bytes([ip[4], ip[5]]).wrapping_add(low_word(index));
-            put(ip, 4, identification.to_be_bytes());
+            put(ip, 2, word(len));
+            if index > 0 {
+                let identification = u16::from_be_bytes([ip[4], ip[5]]).wrapping_add(1);
+                put(ip, 4, identification.to_be_bytes());
+            }
             put(ip, 10, [0, 0]);
             let checksum = Sum::default().add(ip).checksum();
             put(ip, 10, checksum);
         } else {
-            put(ip, 4, word(self.transport - 40 + transport_len));
+            put(ip, 4, word(len - 40));
         }
         let partial = self.pseudo.add_word(low_word(transport_len)).folded();
         if self.tcp {
-            let sequence = u32::from_be_bytes([transport[4], transport[5], transport[6], transport[7]]);
-            let offset = u32::try_from(index * self.segment).unwrap_or(0);
-            transport[4..8].copy_from_slice(&sequence.wrapping_add(offset).to_be_bytes());
             if index > 0 {
-                transport[13] &= !CWR;
+                let sequence = u32::from_be_bytes([transport[4], transport[5], transport[6], transport[7]]);
+                let step = u32::try_from(self.segment).unwrap_or(0);
+                transport[4..8].copy_from_slice(&sequence.wrapping_add(step).to_be_bytes());
             }
-            if end < self.total {
-                transport[13] &= !FIN_PSH;
+            let mut flags = self.flags;
+            if index > 0 {
+                flags &= !CWR;
             }
+            if start + len < self.total {
+                flags &= !FIN_PSH;
+            }
+            transport[13] = flags;
             put(transport, 16, partial);
         } else {
             put(transport, 4, word(transport_len));
             put(transport, 6, partial);
         }
+        start..start + len
     }
 }
 

@@ -6,6 +6,7 @@
 mod aead;
 mod device;
 mod fib;
+pub(crate) mod kernel;
 mod tun;
 mod userspace;
 
@@ -17,6 +18,7 @@ use grange_wire::{LinkIndex, NodeId, Prefix};
 pub use crate::packet::{Offload, VNET_LEN, VnetHeader};
 pub use aead::has_fast_aes;
 pub use device::PacketDevice;
+pub(crate) use kernel::{Planes, Secret};
 pub use tun::{OpenTunError, Tun, TunConfig};
 pub use userspace::{StartError, Userspace, UserspaceConfig};
 
@@ -245,4 +247,20 @@ pub trait Plane: Send {
     /// # Errors
     /// [`PlaneFailure`]: it does not and will not; start another one.
     fn health(&self) -> Result<(), PlaneFailure>;
+
+    /// Where the neighbour's kernel plane listens for this link; zero: nowhere. Does nothing without a kernel plane.
+    fn set_peer_port(&mut self, _link: LinkId, _port: u16) {}
+
+    /// Adds to `into` where the kernel plane listens, for the links for which that changed since the last call: what the
+    /// neighbours are to be told. Nothing without a kernel plane.
+    fn take_ports(&mut self, _into: &mut Vec<(LinkId, u16)>) {}
+
+    /// UDP source ports of this node's address whose packets are sealed already, by the kernel plane: what enters with
+    /// them goes over the link as it is. At most 128.
+    fn set_sealed_ports(&mut self, _ports: &[u16]) {}
+
+    /// What moves this link's packets at this moment: `userspace` or `kernel`.
+    fn plane_of(&self, _link: LinkId) -> &'static str {
+        self.name()
+    }
 }

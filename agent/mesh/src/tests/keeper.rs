@@ -1,13 +1,13 @@
 //! What the keeper adds, takes over and takes away.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, time::Duration};
 
 use grange_wire::{NodeId, Prefix};
 
 use super::namespace::{assert_same, ip, run, runtime, state, until, wire};
 use crate::{
     kernel::{
-        Kernel, Setup,
+        Kernel, Path, Setup,
         netlink::Netlink,
         plan::PROTOCOL,
         sysctl::{Forwarding, Sysctls},
@@ -18,7 +18,7 @@ use crate::{
 const ID: NodeId = NodeId([0x5a; 32]);
 
 /// A TUN that lives as long as it is held, and a keeper.
-async fn start(runtime_dir: &Path, table: u32, grace: Duration) -> (Tun, Kernel) {
+async fn start(runtime_dir: &std::path::Path, table: u32, grace: Duration) -> (Tun, Kernel) {
     let tun = Tun::open(&TunConfig::default()).expect("a TUN");
     let setup = Setup {
         id: ID,
@@ -30,8 +30,12 @@ async fn start(runtime_dir: &Path, table: u32, grace: Duration) -> (Tun, Kernel)
         runtime_dir: runtime_dir.to_owned(),
         grace,
     };
-    let kernel = Kernel::start(Netlink::open().expect("netlink"), Sysctls::default(), setup).await.expect("a start");
+    let kernel = Kernel::start(Netlink::open().expect("netlink"), None, Sysctls::default(), setup).await.expect("a start");
     (tun, kernel)
+}
+
+fn want_prefix(kernel: &Kernel, prefix: Prefix, wanted: bool) {
+    kernel.wants().want_paths([(prefix, wanted.then(Path::default))]);
 }
 
 fn machine() {
@@ -81,7 +85,7 @@ fn everything_is_taken_away_again() {
             let far: [Prefix; 4] =
                 ["fd99::/64", "100.64.9.9/32", "0.0.0.0/0", "::/0"].map(|text| text.parse().unwrap());
             for prefix in far {
-                kernel.want_prefix(prefix, true);
+                want_prefix(&kernel, prefix, true);
             }
             kernel.want(|wanted| {
                 wanted.lan = lan();
@@ -111,7 +115,7 @@ fn everything_is_taken_away_again() {
                 "without another default the mesh's is taken"
             );
             ip("route add default via 203.0.113.1");
-            kernel.want_prefix(far[0], false);
+            want_prefix(&kernel, far[0], false);
             until("one route less", async || (routes(7264).len() == 4).then_some(())).await;
             kernel.remove().await;
             drop(tun);
@@ -176,7 +180,7 @@ fn a_killed_run_is_taken_over() {
         let second = runtime();
         second.block_on(async {
             let (_tun, kernel) = start(dir.path(), 7264, Duration::from_secs(3600)).await;
-            kernel.want_prefix("fd98::/64".parse().unwrap(), true);
+            want_prefix(&kernel, "fd98::/64".parse().unwrap(), true);
             until("a new route", async || routes(7264).iter().any(|route| route.starts_with("fd98::")).then_some(()))
                 .await;
             assert!(has_lan_address(), "it may be wanted soon");
@@ -212,7 +216,7 @@ fn an_address_that_was_there_stays() {
         runtime().block_on(async {
             let (tun, kernel) = start(dir.path(), 7264, Duration::ZERO).await;
             kernel.want(|wanted| wanted.lan = lan());
-            kernel.want_prefix("fd98::/64".parse().unwrap(), true);
+            want_prefix(&kernel, "fd98::/64".parse().unwrap(), true);
             until("the keeper's pass", async || (routes(7264).len() == 2).then_some(())).await;
             kernel.remove().await;
             drop(tun);
@@ -229,7 +233,7 @@ fn what_others_take_away_is_put_back() {
         let dir = tempfile::tempdir().unwrap();
         runtime().block_on(async {
             let (_tun, kernel) = start(dir.path(), 7264, Duration::ZERO).await;
-            kernel.want_prefix("fd98::/64".parse().unwrap(), true);
+            want_prefix(&kernel, "fd98::/64".parse().unwrap(), true);
             until("the routes", async || (routes(7264).len() == 3).then_some(())).await;
             // The kernel forgets routes and IPv6 addresses of an interface that goes down.
             ip("link set grange0 down");
@@ -265,7 +269,7 @@ fn a_record_that_cannot_be_written_changes_nothing() {
                 grace: Duration::ZERO,
             };
             let netlink = Netlink::open().expect("netlink");
-            let error = Kernel::start(netlink, Sysctls::default(), setup).await.expect_err("no directory");
+            let error = Kernel::start(netlink, None, Sysctls::default(), setup).await.expect_err("no directory");
             assert!(matches!(error, crate::StartError::Undo { .. }), "{error}");
         });
         assert_same(&before, &state());

@@ -31,6 +31,9 @@ const HANDSHAKE_RATE: u32 = 64;
 const ANSWER_INTERVAL: Duration = Duration::from_millis(50);
 const ANSWER_BURST: u32 = 64;
 
+/// The same over the mesh, where a gateway that started anew is asked by a whole town.
+const ANSWER_INTERVAL_OVER_MESH: Duration = Duration::from_millis(10);
+
 /// What to do with an initiation whose nonce was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -81,7 +84,8 @@ impl Period {
     }
 }
 
-/// The beacons of a node in one town.
+/// The beacons of a node in one town: of its links or, with a key, nonces and limits of their own, of its seals. So what
+/// comes from afar, even in floods, keeps no neighbours apart.
 pub(crate) struct Beacons {
     key: Zeroizing<[u8; 32]>,
     current: Period,
@@ -96,15 +100,25 @@ pub(crate) struct Beacons {
 
 impl Beacons {
     pub(crate) fn new(town_key: &[u8; 32], now: Instant, random: &mut Random) -> Self {
+        Self::with(blake3::derive_key("grange v1 beacon", town_key), ANSWER_INTERVAL, now, random)
+    }
+
+    /// The beacons of seals.
+    pub(crate) fn of_seals(town_key: &[u8; 32], now: Instant, random: &mut Random) -> Self {
+        let key = blake3::derive_key("grange v1 seal beacon", town_key);
+        Self::with(key, ANSWER_INTERVAL_OVER_MESH, now, random)
+    }
+
+    fn with(key: [u8; 32], answer_interval: Duration, now: Instant, random: &mut Random) -> Self {
         Self {
-            key: Zeroizing::new(blake3::derive_key("grange v1 beacon", town_key)),
+            key: Zeroizing::new(key),
             current: Period::new(random),
             previous: Period::new(random),
             rotate_at: now + NONCE_LIFE,
             second: now,
             in_second: 0,
             flood_until: Instant::START,
-            answers: TokenBucket::new(ANSWER_INTERVAL, ANSWER_BURST),
+            answers: TokenBucket::new(answer_interval, ANSWER_BURST),
             handshakes: TokenBucket::new(Duration::from_micros(1_000_000 / u64::from(HANDSHAKE_RATE)), HANDSHAKE_RATE),
         }
     }
@@ -279,6 +293,17 @@ mod tests {
         assert_eq!(neighbour.recognise(&beacon), Recognised::Town);
         let stranger = Beacons::new(&[8; 32], Instant::START, &mut Random::new([2; 32]));
         assert_eq!(stranger.recognise(&beacon), Recognised::Foreign);
+    }
+
+    #[test]
+    fn beacons_of_links_and_of_seals_are_foreign_to_each_other() {
+        let mut random = Random::new([1; 32]);
+        let [link, other] = [(); 2].map(|()| Beacons::new(&[7; 32], Instant::START, &mut random));
+        let [seal, far] = [(); 2].map(|()| Beacons::of_seals(&[7; 32], Instant::START, &mut random));
+        let (near, distant) = (link.beacon(true), seal.beacon(true));
+        let (near, distant) = (Beacon::parse(&near).unwrap(), Beacon::parse(&distant).unwrap());
+        assert_eq!((other.recognise(&near), far.recognise(&near)), (Recognised::Town, Recognised::Foreign));
+        assert_eq!((other.recognise(&distant), far.recognise(&distant)), (Recognised::Foreign, Recognised::Town));
     }
 
     #[test]

@@ -65,6 +65,8 @@ enum State {
 pub(crate) struct Liveness {
     loss: LossEstimate,
     state: State,
+    /// Whether silence means something where nothing was sent: there are hellos.
+    hellos: bool,
     heard: Instant,
     /// Since when data was sent without anything coming back.
     unanswered: Option<Instant>,
@@ -81,9 +83,11 @@ pub(crate) struct Liveness {
 }
 
 impl Liveness {
-    /// Evidence for a link that came up now; probe ids count from `first_id`.
-    pub(crate) fn new(now: Instant, first_id: u32, rtt: Option<Duration>) -> Self {
+    /// Evidence for a link that came up now; probe ids count from `first_id`. Without `hellos` nothing is asked and nothing
+    /// concluded while no data is sent.
+    pub(crate) fn new(now: Instant, first_id: u32, rtt: Option<Duration>, hellos: bool) -> Self {
         Self {
+            hellos,
             loss: LossEstimate::default(),
             state: State::Calm,
             heard: now,
@@ -170,9 +174,14 @@ impl Liveness {
         }
     }
 
-    /// Data frames sent so far, as the plane said last.
-    pub(crate) fn sent_packets(&self) -> u64 {
-        self.traffic.sent_packets
+    /// The plane's counters, as it said last.
+    pub(crate) fn counters(&self) -> LinkTraffic {
+        self.traffic
+    }
+
+    /// The smoothed round-trip time.
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        self.srtt
     }
 
     /// The neighbour says that it hears nothing of us, or we know better than by evidence: the link is dead.
@@ -180,16 +189,16 @@ impl Liveness {
         self.state = State::Dead { next: now + DEAD_PROBE_MIN, pause: DEAD_PROBE_MIN };
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
-    pub(crate) fn timeout(&self) -> Instant {
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do; `None`: not before something else happens.
+    pub(crate) fn timeout(&self) -> Option<Instant> {
         match self.state {
             State::Calm => {
-                let idle = self.heard + IDLE_ASK;
+                let idle = self.hellos.then_some(self.heard + IDLE_ASK);
                 let unanswered = self.unanswered.map(|since| since + SUSPECT_AFTER);
-                [unanswered, self.hush_due()].into_iter().flatten().fold(idle, Instant::min)
+                [idle, unanswered, self.hush_due()].into_iter().flatten().min()
             }
-            State::Doubt(doubt) => doubt.next,
-            State::Dead { next, .. } => next,
+            State::Doubt(doubt) => Some(doubt.next),
+            State::Dead { next, .. } => Some(next),
         }
     }
 
@@ -201,7 +210,7 @@ impl Liveness {
 
     /// What is due now, if anything.
     pub(crate) fn handle_timeout(&mut self, now: Instant) -> Option<Step> {
-        if now < self.timeout() {
+        if self.timeout().is_none_or(|due| now < due) {
             return None;
         }
         match self.state {
@@ -255,7 +264,7 @@ mod tests {
 
     #[test]
     fn traffic_that_stops_is_asked_after_but_not_at_every_pause() {
-        let mut liveness = Liveness::new(Instant::START, 0, None);
+        let mut liveness = Liveness::new(Instant::START, 0, None, true);
         let mut now = Instant::START;
         let mut asked = 0;
         for packets in 1..=10 {
@@ -275,13 +284,28 @@ mod tests {
 
     #[test]
     fn a_link_whose_traffic_stopped_for_good_dies() {
-        let mut liveness = Liveness::new(Instant::START, 0, None);
+        let mut liveness = Liveness::new(Instant::START, 0, None, true);
         (0..40).for_each(|_| liveness.heard(Instant::START, 0, true));
         liveness.traffic(Instant::START, received(1));
         while !liveness.is_dead() {
-            let due = liveness.timeout();
+            let due = liveness.timeout().unwrap();
             liveness.handle_timeout(due);
             assert!(due <= Instant::START + Duration::from_secs(1));
+        }
+    }
+
+    #[test]
+    fn without_hellos_only_traffic_raises_doubts() {
+        let mut liveness = Liveness::new(Instant::START, 0, None, false);
+        assert_eq!(liveness.timeout(), None);
+        let later = Instant::START + Duration::from_secs(170);
+        assert_eq!(liveness.handle_timeout(later), None);
+        liveness.traffic(later, LinkTraffic { sent_packets: 1, ..LinkTraffic::default() });
+        assert_eq!(liveness.timeout(), Some(later + SUSPECT_AFTER));
+        while !liveness.is_dead() {
+            let due = liveness.timeout().unwrap();
+            liveness.handle_timeout(due);
+            assert!(due <= later + Duration::from_millis(1500));
         }
     }
 }

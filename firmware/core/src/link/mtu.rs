@@ -2,13 +2,16 @@
 //!
 //! A probe is as long on the wire as a data frame with an inner packet of the candidate's size. Sizes are tried from
 //! the interface's MTU downward, since most links carry it; a link starts with 1280 and grows when a probe is answered.
+//!
+//! The underlay of a seal is the mesh: its packets go in links' frames. Each link carries 1280 bytes, so a seal starts with
+//! what fits there, and the sizes to try are those that usual links carry.
 
 use core::{net::IpAddr, time::Duration};
 
 use grange_wire::{DATA_OVERHEAD, FRAME_HEAD, FRAME_TAG, PROBE_HEAD, UNDERLAY_V4, UNDERLAY_V6};
 
 use super::Liveness;
-use crate::Instant;
+use crate::{Endpoint, IfaceId, Instant};
 
 /// The inner MTU that a link starts with and that IPv6 asks of every link (RFC 8200, section 5).
 pub(crate) const INNER_START: u16 = 1280;
@@ -27,6 +30,9 @@ const AGAIN: Duration = Duration::from_secs(600);
 /// After a search in which not even the smallest size was answered.
 const AGAIN_AFTER_SILENCE: Duration = Duration::from_secs(30);
 
+/// The same of a seal, whose path changes with the routes of others.
+const AGAIN_OVER_MESH: Duration = Duration::from_secs(60);
+
 /// Between two probes, at least.
 const SPACING: Duration = Duration::from_millis(100);
 
@@ -39,10 +45,57 @@ pub(crate) struct MtuProbe {
     pub(crate) padding: usize,
 }
 
+/// What carries the packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Underlay {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+    /// The mesh, over IPv6.
+    Mesh,
+}
+
+impl Underlay {
+    /// What leads to an endpoint.
+    pub(crate) fn to(at: &Endpoint) -> Self {
+        match at.addr.ip() {
+            _ if at.iface == IfaceId::MESH => Self::Mesh,
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+
+    /// Bytes of IP and UDP headers.
+    const fn headers(self) -> u16 {
+        // Both are below 2^16.
+        match self {
+            Self::V4 => UNDERLAY_V4 as u16,
+            Self::V6 | Self::Mesh => UNDERLAY_V6 as u16,
+        }
+    }
+
+    /// What the usual sizes lose before they come to us.
+    const fn lost_below(self) -> u16 {
+        match self {
+            Self::V4 | Self::V6 => 0,
+            Self::Mesh => (UNDERLAY_V6 + DATA_OVERHEAD) as u16,
+        }
+    }
+
+    /// Largest outer packet that passes untried.
+    const fn start(self) -> u16 {
+        match self {
+            Self::V4 | Self::V6 => INNER_START + self.headers() + DATA_OVERHEAD as u16,
+            Self::Mesh => SMALLEST,
+        }
+    }
+}
+
 /// One link's search.
 #[derive(Debug)]
 pub(crate) struct MtuSearch {
-    underlay: u16,
+    underlay: Underlay,
     /// Largest IP packet of the interface.
     iface: u16,
     /// Inner MTU known to pass.
@@ -55,20 +108,25 @@ pub(crate) struct MtuSearch {
 }
 
 impl MtuSearch {
-    /// A search that begins at `start`, for a link to `ip` over an interface of this MTU.
-    pub(crate) fn new(start: Instant, ip: IpAddr, iface: u16) -> Self {
+    /// A search that begins at `start`, for a link over an interface of this MTU.
+    pub(crate) fn new(start: Instant, underlay: Underlay, iface: u16) -> Self {
         let mut search =
-            Self { underlay: 0, iface: 0, proven: INNER_START, candidate: None, tries: 0, next: start, sent: None };
-        search.restart(start, ip, iface);
-        search.proven = INNER_START.min(search.inner(search.iface));
+            Self { underlay, iface: 0, proven: INNER_START, candidate: None, tries: 0, next: start, sent: None };
+        search.restart(start, underlay, iface);
+        search.proven = search.inner(underlay.start().min(search.iface));
         search
     }
 
     /// The path or the interface changed: search anew. What was proven stands until the search says otherwise.
-    pub(crate) fn restart(&mut self, start: Instant, ip: IpAddr, iface: u16) {
-        // Both are below 2^16; an interface below IPv6's least MTU is taken for one of that.
-        self.underlay = if ip.is_ipv4() { UNDERLAY_V4 as u16 } else { UNDERLAY_V6 as u16 };
+    pub(crate) fn restart(&mut self, start: Instant, underlay: Underlay, iface: u16) {
+        self.underlay = underlay;
+        // An interface below IPv6's least MTU is taken for one of that.
         self.iface = iface.max(SMALLEST);
+        self.search_anew(start);
+    }
+
+    /// The path may have changed: search anew.
+    pub(crate) fn search_anew(&mut self, start: Instant) {
         (self.candidate, self.tries, self.next, self.sent) = (Some(0), 0, start, None);
     }
 
@@ -78,15 +136,14 @@ impl MtuSearch {
     }
 
     fn inner(&self, outer: u16) -> u16 {
-        outer - self.underlay - DATA_OVERHEAD as u16
+        outer - self.underlay.headers() - DATA_OVERHEAD as u16
     }
 
     /// The `n`th size of an underlay packet to try, largest first.
     fn outer(&self, n: usize) -> Option<u16> {
-        let start = INNER_START + self.underlay + DATA_OVERHEAD as u16;
-        core::iter::once(self.iface)
-            .chain(USUAL.into_iter().chain([start, SMALLEST]).filter(|outer| *outer < self.iface))
-            .nth(n)
+        let least = [INNER_START + self.underlay.headers() + DATA_OVERHEAD as u16, SMALLEST];
+        let usual = USUAL.into_iter().map(|outer| outer - self.underlay.lost_below()).filter(|outer| *outer > least[0]);
+        core::iter::once(self.iface).chain(usual.chain(least).filter(|outer| *outer < self.iface)).nth(n)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
@@ -107,7 +164,7 @@ impl MtuSearch {
             (self.candidate, self.tries, self.next, self.sent) = (None, 0, now + AGAIN_AFTER_SILENCE, None);
             return None;
         };
-        let payload = outer - self.underlay;
+        let payload = outer - self.underlay.headers();
         let id = liveness.take_id();
         self.candidate = Some(candidate);
         self.tries += 1;
@@ -119,10 +176,11 @@ impl MtuSearch {
     /// A probe was answered; gives the inner MTU if it changed.
     pub(crate) fn answered(&mut self, now: Instant, id: u32, size: u16) -> Option<u16> {
         let (sent, outer) = self.sent?;
-        if sent != id || size != outer - self.underlay {
+        if sent != id || size != outer - self.underlay.headers() {
             return None;
         }
-        (self.candidate, self.tries, self.next, self.sent) = (None, 0, now + AGAIN, None);
+        let again = if self.underlay == Underlay::Mesh { AGAIN_OVER_MESH } else { AGAIN };
+        (self.candidate, self.tries, self.next, self.sent) = (None, 0, now + again, None);
         let inner = self.inner(outer);
         (core::mem::replace(&mut self.proven, inner) != inner).then_some(inner)
     }
@@ -136,13 +194,13 @@ mod tests {
 
     /// Runs a search over a path that carries underlay packets up to `path`; gives the events and the time that passed.
     fn search(search: &mut MtuSearch, start: Instant, path: u16) -> (Vec<u16>, Duration) {
-        let mut liveness = Liveness::new(start, 1, None);
+        let mut liveness = Liveness::new(start, 1, None, true);
         let (mut now, mut events) = (start, Vec::new());
         while now.since(start) < Duration::from_secs(20) {
             now = search.timeout();
             if let Some(probe) = search.handle_timeout(now, &mut liveness) {
                 let payload = (FRAME_HEAD + FRAME_TAG + PROBE_HEAD + probe.padding) as u16;
-                if payload + search.underlay <= path {
+                if payload + search.underlay.headers() <= path {
                     events.extend(search.answered(now, probe.id, payload));
                     break;
                 }
@@ -153,27 +211,38 @@ mod tests {
 
     #[test]
     fn finds_what_the_path_carries() {
-        let v6: IpAddr = std::net::Ipv6Addr::LOCALHOST.into();
         for (iface, path, inner) in [(1500, 1500, 1419), (1500, 1492, 1411), (1500, 1425, 1339), (1500, 1361, 1280)] {
-            let mut mtu = MtuSearch::new(Instant::START, v6, iface);
+            let mut mtu = MtuSearch::new(Instant::START, Underlay::V6, iface);
             assert_eq!(mtu.proven(), 1280);
             let (events, took) = search(&mut mtu, Instant::START, path);
             assert_eq!(mtu.proven(), inner, "path {path}");
             assert_eq!(events, if inner == 1280 { Vec::new() } else { [inner].to_vec() });
             assert!(took < Duration::from_secs(6), "{took:?}");
         }
-        let mut mtu = MtuSearch::new(Instant::START, v6, 1500);
+        let mut mtu = MtuSearch::new(Instant::START, Underlay::V6, 1500);
         assert_eq!(search(&mut mtu, Instant::START, 1300).0, [1199]);
-        assert_eq!(MtuSearch::new(Instant::START, v6, 1280).proven(), 1199);
-        let v4: IpAddr = std::net::Ipv4Addr::LOCALHOST.into();
-        let mut mtu = MtuSearch::new(Instant::START, v4, 1500);
+        assert_eq!(MtuSearch::new(Instant::START, Underlay::V6, 1280).proven(), 1199);
+        let mut mtu = MtuSearch::new(Instant::START, Underlay::V4, 1500);
         assert_eq!(search(&mut mtu, Instant::START, 1500).0, [1439]);
     }
 
     #[test]
+    fn over_the_mesh_it_starts_with_what_each_link_carries() {
+        for (largest, path, inner) in [(1419, 1419, 1338), (1419, 1411, 1330), (1439, 1419, 1338), (1419, 1300, 1199)] {
+            let mut mtu = MtuSearch::new(Instant::START, Underlay::Mesh, largest);
+            assert_eq!(mtu.proven(), 1199);
+            let (events, took) = search(&mut mtu, Instant::START, path);
+            assert_eq!(mtu.proven(), inner, "path {path}");
+            assert_eq!(events, if inner == 1199 { Vec::new() } else { [inner].to_vec() });
+            assert!(took < Duration::from_secs(6), "{took:?}");
+            assert_eq!(mtu.timeout().since(Instant::START), took + AGAIN_OVER_MESH);
+        }
+        assert_eq!(MtuSearch::new(Instant::START, Underlay::Mesh, 1280).proven(), 1199);
+    }
+
+    #[test]
     fn shrinks_when_the_path_does_and_keeps_on_silence() {
-        let v6: IpAddr = std::net::Ipv6Addr::LOCALHOST.into();
-        let mut mtu = MtuSearch::new(Instant::START, v6, 1500);
+        let mut mtu = MtuSearch::new(Instant::START, Underlay::V6, 1500);
         search(&mut mtu, Instant::START, 1500);
         let later = mtu.timeout();
         assert_eq!(later, Instant::START + AGAIN);
@@ -185,8 +254,8 @@ mod tests {
 
     #[test]
     fn an_answer_of_another_size_proves_nothing() {
-        let mut mtu = MtuSearch::new(Instant::START, std::net::Ipv6Addr::LOCALHOST.into(), 1500);
-        let mut liveness = Liveness::new(Instant::START, 1, None);
+        let mut mtu = MtuSearch::new(Instant::START, Underlay::V6, 1500);
+        let mut liveness = Liveness::new(Instant::START, 1, None, true);
         let probe = mtu.handle_timeout(Instant::START, &mut liveness).unwrap();
         assert_eq!(mtu.answered(Instant::START, probe.id, 1400), None);
         assert_eq!(mtu.answered(Instant::START, probe.id + 1, 1452), None);

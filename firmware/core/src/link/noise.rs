@@ -38,8 +38,8 @@ impl NoiseContext {
         }
     }
 
-    fn builder(&self, random: &mut Random) -> Result<Builder<'_>, snow::Error> {
-        let resolver = Resolver { seed: Zeroizing::new(random.bytes()), public: self.public };
+    fn builder(&self, seed: &Zeroizing<[u8; 32]>) -> Result<Builder<'_>, snow::Error> {
+        let resolver = Resolver { seed: seed.clone(), public: self.public };
         Builder::with_resolver(self.params.clone(), Box::new(resolver))
             .prologue(PROLOGUE)?
             .local_private_key(&*self.private)?
@@ -48,18 +48,47 @@ impl NoiseContext {
 
     /// A handshake that we begin.
     pub(crate) fn initiate(&self, random: &mut Random) -> Result<Handshake, snow::Error> {
-        Ok(Handshake { state: self.builder(random)?.build_initiator()? })
+        let seed = Zeroizing::new(random.bytes());
+        Ok(Handshake { state: self.builder(&seed)?.build_initiator()?, answer: None })
     }
 
     /// A handshake that a neighbour began. Costs no Diffie-Hellman before message 1 was read.
     pub(crate) fn respond(&self, random: &mut Random) -> Result<Handshake, snow::Error> {
-        Ok(Handshake { state: self.builder(random)?.build_responder()? })
+        let answer = Answer { seed: Zeroizing::new(random.bytes()), first: Vec::new(), payload: Vec::new() };
+        Ok(Handshake { state: self.builder(&answer.seed)?.build_responder()?, answer: Some(answer) })
     }
+
+    /// Takes back a forged message 3 that only failed behind its static key. snow puts back the hashes then but not the
+    /// cipher's key, so the genuine message would fail too: the handshake is made again as it was after message 2. Costs what
+    /// the answer did.
+    pub(crate) fn take_back(&self, handshake: &mut Handshake) -> Result<(), snow::Error> {
+        let Some(Answer { seed, first, payload }) = &handshake.answer else { return Ok(()) };
+        if handshake.state.get_remote_static().is_none() {
+            return Ok(());
+        }
+        let mut state = self.builder(seed)?.build_responder()?;
+        let mut scratch = vec![0; HANDSHAKE_MAX];
+        state.read_message(first, &mut scratch)?;
+        state.write_message(payload, &mut scratch)?;
+        handshake.state = state;
+        Ok(())
+    }
+}
+
+/// What makes a responder's answer again.
+struct Answer {
+    seed: Zeroizing<[u8; 32]>,
+    /// Message 1.
+    first: Vec<u8>,
+    /// The payload of message 2.
+    payload: Vec<u8>,
 }
 
 /// A running handshake.
 pub(crate) struct Handshake {
     state: HandshakeState,
+    /// Of the responder.
+    answer: Option<Answer>,
 }
 
 /// Which messages a handshake has left; see [`Handshake::read`] and [`Handshake::write`].
@@ -97,16 +126,23 @@ impl Handshake {
         let mut datagram = vec![0; HANDSHAKE_MAX];
         datagram[..head.len()].copy_from_slice(head);
         let len = self.state.write_message(payload, &mut datagram[head.len()..])?;
+        if let Some(answer) = &mut self.answer {
+            answer.payload = payload.to_vec();
+        }
         datagram.truncate(head.len() + len);
         Ok(datagram)
     }
 
-    /// Reads the neighbour's next message and gives its payload. After an error the handshake stands as before.
+    /// Reads the neighbour's next message and gives its payload. After an error the handshake stands as before, but see
+    /// [`NoiseContext::take_back`].
     pub(crate) fn read(&mut self, message: &[u8]) -> Result<Vec<u8>, snow::Error> {
         // snow's cipher writes the plaintext and its checks ask for room for it only.
         let mut payload = vec![0; message.len()];
         let len = self.state.read_message(message, &mut payload)?;
         payload.truncate(len);
+        if let Some(answer) = self.answer.as_mut().filter(|answer| answer.first.is_empty()) {
+            answer.first = message.to_vec();
+        }
         Ok(payload)
     }
 
@@ -238,6 +274,8 @@ mod tests {
     use super::*;
 
     const AGREED: Agreement = Agreement { cipher: crate::Cipher::ChaCha20Poly1305, kernel: false };
+    const X: LinkIndex = LinkIndex(1);
+    const Y: LinkIndex = LinkIndex(2);
 
     fn context(seed: u8, key: u8) -> (NoiseContext, Identity) {
         let identity = Identity::from_seed(&[seed; 32]);
@@ -258,8 +296,7 @@ mod tests {
         assert_eq!(r.read(&three[8..]).unwrap(), b"three");
         assert_eq!(i.remote_static(), Some(bob.link_public()));
         assert_eq!(r.remote_static(), Some(alice.link_public()));
-        let (x, y) = (LinkIndex(1), LinkIndex(2));
-        let (i, r) = (i.establish((x, y), AGREED).unwrap(), r.establish((y, x), AGREED).unwrap());
+        let (i, r) = (i.establish((X, Y), AGREED).unwrap(), r.establish((Y, X), AGREED).unwrap());
         assert_eq!((i.keys.seal, i.keys.open), (r.keys.open, r.keys.seal));
         assert_ne!(i.keys.seal, i.keys.open);
         let mut sealed = [0; 20];
@@ -281,7 +318,7 @@ mod tests {
         i.read(&two).unwrap();
         let three = i.write(&[], b"hello of the initiator").unwrap();
         r.read(&three).unwrap();
-        let keys = i.establish((LinkIndex(1), LinkIndex(2)), AGREED).unwrap().keys;
+        let keys = i.establish((X, Y), AGREED).unwrap().keys;
         let hex = |bytes: &[u8]| bytes.iter().map(|byte| std::format!("{byte:02x}")).collect::<std::string::String>();
         let digest = |bytes: &[u8]| hex(&blake3::hash(bytes).as_bytes()[..8]);
         assert_eq!(
@@ -313,6 +350,19 @@ mod tests {
             assert!(i.read(&two[..at]).is_err(), "cut at {at}");
         }
         assert_eq!(i.read(&two).unwrap(), b"hello");
+        let three = i.write(&[], b"hello too").unwrap();
+        for at in 0..three.len() {
+            let mut forged = three.clone();
+            forged[at] ^= 1;
+            assert!(r.read(&forged).is_err(), "byte {at}");
+            b.take_back(&mut r).unwrap();
+            assert!(r.read(&three[..at]).is_err(), "cut at {at}");
+            b.take_back(&mut r).unwrap();
+        }
+        assert_eq!(r.read(&three).unwrap(), b"hello too");
+        let agreed = Agreement { cipher: crate::Cipher::Aes256Gcm, kernel: false };
+        let (i, r) = (i.establish((X, Y), AGREED).unwrap().keys, r.establish((Y, X), agreed).unwrap().keys);
+        assert!(i.seal != r.open && i.open != r.seal, "ends that agreed on different things have no key in common");
     }
 
     /// Everything from snow but the random numbers.

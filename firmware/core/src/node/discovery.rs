@@ -31,7 +31,7 @@ impl Membership {
 
     /// Asks whoever is at `at` for a beacon; what follows, follows from the answer.
     pub(super) fn solicit(&mut self, host: &mut Host, at: Endpoint) {
-        let beacon = self.beacons.beacon(true);
+        let beacon = self.beacons_at(&at).beacon(true);
         host.send(Target::Endpoint(at), beacon.to_vec());
     }
 
@@ -40,7 +40,7 @@ impl Membership {
             host.stats.malformed += 1;
             return;
         };
-        let proved = match self.beacons.recognise(&beacon) {
+        let proved = match self.beacons_at(&from).recognise(&beacon) {
             Recognised::Foreign => {
                 host.stats.foreign += 1;
                 return;
@@ -51,7 +51,7 @@ impl Membership {
         };
         let (nonce, flags) = (beacon.nonce(), beacon.flags());
         if flags.solicit {
-            match self.beacons.answer(now, &from, &nonce) {
+            match self.beacons_at(&from).answer(now, &from, &nonce) {
                 Some(answer) => host.send(Target::Endpoint(from), answer.to_vec()),
                 None => host.stats.limited += 1,
             }
@@ -59,9 +59,13 @@ impl Membership {
         if self.feed_attempt(host, now, from, nonce, flags, proved) || self.live_link_at(&from).is_some() {
             return;
         }
-        // Over interface 0 nobody is heard unasked: who has us for a static peer asks and then begins. Anything else
+        // Over the mesh nobody is met by chance. Over interface 0 nobody is heard unasked: who has us for a static peer asks and then begins. Anything else
         // may be a beacon of long ago, sent in another's name to have us send him more.
-        if from.iface != IfaceId(0) || proved || host.statics.iter().any(|peer| peer.at == from) {
+        let begins = match from.iface {
+            IfaceId(0) => proved || host.statics.iter().any(|peer| peer.at == from),
+            iface => iface != IfaceId::MESH,
+        };
+        if begins {
             self.approach(host, now, from, nonce, flags.solicit);
         }
     }

@@ -6,9 +6,10 @@ use grange_wire::{ControlFrame, FrameHeader};
 
 use super::{
     host::Host,
+    links::same_place,
     membership::{Membership, Owner},
 };
-use crate::{DownReason, Endpoint, Event, Instant, LinkId, link::OpenError};
+use crate::{DownReason, Endpoint, Event, IfaceId, Instant, LinkId, link::OpenError};
 
 impl Membership {
     pub(super) fn handle_control(&mut self, host: &mut Host, now: Instant, from: Endpoint, datagram: &[u8]) {
@@ -20,6 +21,10 @@ impl Membership {
             Some(Owner::Link(link)) => *link,
             Some(&Owner::Attempt(to)) => {
                 // It brings the link up, and is then opened as the first of the link's frames.
+                if !same_place(&from, &to) {
+                    host.stats.impostor += 1;
+                    return;
+                }
                 let Some(link) = self.first_frame(host, now, to, &header, ciphertext) else { return };
                 link
             }
@@ -30,6 +35,9 @@ impl Membership {
         };
         let Some(plaintext) = self.open(host, now, link, from, &header, ciphertext) else { return };
         match ControlFrame::parse(&plaintext) {
+            Ok(ControlFrame::Plane { port, heard, asks }) => {
+                self.handle_plane(host, now, link, &header, (port, heard, asks));
+            }
             Ok(frame) => self.handle_frame(host, now, link, &frame, datagram.len()),
             Err(_) => host.stats.malformed += 1,
         }
@@ -70,6 +78,10 @@ impl Membership {
         ciphertext: &[u8],
     ) -> Option<Vec<u8>> {
         let link = self.links.get_mut(&id)?;
+        if (link.is_seal() || from.iface == IfaceId::MESH) && !same_place(&from, &link.endpoint) {
+            host.stats.impostor += 1;
+            return None;
+        }
         let present = link.session.local == header.receiver;
         let session = match &mut link.previous {
             Some((previous, _)) if !present && previous.local == header.receiver => previous,
@@ -109,7 +121,9 @@ impl Membership {
             return;
         }
         match *frame {
-            ControlFrame::Keepalive | ControlFrame::Close => {}
+            ControlFrame::Keepalive | ControlFrame::Close | ControlFrame::Plane { .. } => {}
+            // Routes go from neighbour to neighbour only.
+            ControlFrame::Babel(_) if link.is_seal() => {}
             ControlFrame::Babel(packet) => {
                 self.router.handle_packet(now, id, packet);
                 self.pump(host, now);
@@ -124,11 +138,35 @@ impl Membership {
                     host.tell(Event::LinkMtu { link: id, mtu });
                 }
             }
-            ControlFrame::Plane { port, .. } => host.tell(Event::LinkPlanePort { link: id, port }),
+            ControlFrame::Lost { .. } if link.is_seal() => self.remove(host, now, id, DownReason::Silent),
             ControlFrame::Lost { .. } => {
                 self.silence(host, now, id);
                 self.seek(host, now, endpoint);
             }
+        }
+    }
+
+    /// Where the other end's kernel plane listens.
+    fn handle_plane(
+        &mut self,
+        host: &mut Host,
+        now: Instant,
+        id: LinkId,
+        header: &FrameHeader,
+        (port, heard, asks): (u16, u16, bool),
+    ) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        // What comes under the former keys is out of date, or will be said again.
+        if !link.is_live() || !link.kernel || link.session.local != header.receiver {
+            return;
+        }
+        let heard = link.ports.heard(now, header.counter, port, heard, asks);
+        let answer = heard.answer.then(|| link.ports.frame());
+        if let Some(port) = heard.changed {
+            host.tell(Event::LinkPlanePort { link: id, port });
+        }
+        if let Some(answer) = answer {
+            self.send_frame(host, now, id, &answer);
         }
     }
 

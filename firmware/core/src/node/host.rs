@@ -7,7 +7,7 @@ use alloc::{
 };
 use core::{net::IpAddr, time::Duration};
 
-use grange_wire::NAME_MAX;
+use grange_wire::{DATA_OVERHEAD, MESH_V6, NAME_MAX, SEAL_PORT, UNDERLAY_V6, node_address};
 
 use super::DropCounters;
 use crate::{
@@ -25,6 +25,9 @@ const TRANSMITS_MAX: usize = 4096;
 
 /// Largest IP packet assumed where the kernel chooses the interface.
 const TUNNEL_MTU: u16 = 1500;
+
+/// Largest IP packet assumed in the mesh as long as the shell has not said what links carry: that over Ethernet.
+const MESH_MTU: u16 = 1500 - (UNDERLAY_V6 + DATA_OVERHEAD) as u16;
 
 /// Beacons in steady state.
 pub(super) const BEACON_INTERVAL: Duration = Duration::from_secs(5);
@@ -124,7 +127,11 @@ impl Host {
 
     /// Takes over an interface's state; gives what it was before.
     pub(super) fn set_iface(&mut self, now: Instant, iface: IfaceId, state: Option<IfaceState>) -> Option<IfaceState> {
+        let unset = IfaceState { kind: IfaceKind::Tunnel, mtu: MESH_MTU, up: true, beacons: false };
         let before = self.ifaces.get(&iface).map(|iface| iface.state);
+        let before = before.or((iface == IfaceId::MESH).then_some(unset));
+        // Nobody is found in the mesh by beacons: routing says who is there.
+        let state = state.map(|state| IfaceState { beacons: state.beacons && iface != IfaceId::MESH, ..state });
         let room = self.ifaces.len() < IFACES_MAX && iface != IfaceId(0);
         match (state, self.ifaces.get_mut(&iface)) {
             (Some(state), Some(known)) => {
@@ -155,7 +162,9 @@ impl Host {
     pub(super) fn set_statics(&mut self, now: Instant, peers: &[Endpoint]) {
         self.statics.retain(|known| peers.contains(&known.at));
         for &at in peers {
-            if self.statics.len() < STATICS_MAX && !self.statics.iter().any(|known| known.at == at) {
+            if self.statics.len() < STATICS_MAX
+                && at.iface != IfaceId::MESH
+                && !self.statics.iter().any(|known| known.at == at) {
                 self.statics.push(StaticPeer::new(at, now));
             }
         }
@@ -184,8 +193,15 @@ impl Host {
     }
 
     /// Where a datagram came from, as links know it: the interface belongs to a link-local address or to an interface
-    /// that links may form on; else the kernel chose it, and it is zero. `None`: no links there.
+    /// that links may form on; else the kernel chose it, and it is zero. In the mesh it is another node's address at the
+    /// port of seals. `None`: no links there.
     pub(super) fn place(&self, from: Endpoint) -> Option<Endpoint> {
+        if from.iface == IfaceId::MESH {
+            let IpAddr::V6(v6) = from.addr.ip() else { return None };
+            let other = v6 != node_address(&self.identity.id()) && MESH_V6.contains(v6.into());
+            let taken = other && from.addr.port() == SEAL_PORT && self.is_up(IfaceId::MESH);
+            return taken.then_some(Endpoint { iface: IfaceId::MESH, addr: (v6, SEAL_PORT).into() });
+        }
         let known = self.ifaces.get(&from.iface).map(|iface| iface.state.up);
         let anywhere = Endpoint { iface: IfaceId(0), ..from };
         match from.addr.ip() {
@@ -195,9 +211,15 @@ impl Host {
         }
     }
 
+    /// Whether an interface that the shell need not name is up.
+    pub(super) fn is_up(&self, iface: IfaceId) -> bool {
+        self.ifaces.get(&iface).is_none_or(|iface| iface.state.up)
+    }
+
     /// Kind and MTU of the interface of a link.
     pub(super) fn medium(&self, iface: IfaceId) -> (IfaceKind, u16) {
-        self.ifaces.get(&iface).map_or((IfaceKind::Tunnel, TUNNEL_MTU), |iface| (iface.state.kind, iface.state.mtu))
+        let unnamed = (IfaceKind::Tunnel, if iface == IfaceId::MESH { MESH_MTU } else { TUNNEL_MTU });
+        self.ifaces.get(&iface).map_or(unnamed, |iface| (iface.state.kind, iface.state.mtu))
     }
 }
 

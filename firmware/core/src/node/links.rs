@@ -1,17 +1,18 @@
-//! Links: how they come up, get new keys, move and go down.
+//! Links, and seals where they are alike: how they come up, get new keys, move and go down.
 
 use alloc::{collections::VecDeque, vec::Vec};
 use core::time::Duration;
 
-use grange_wire::ControlFrame;
+use grange_wire::{ControlFrame, NodeId};
 
 use super::{
     host::Host,
     membership::{Membership, Owner},
+    seals::Usage,
 };
 use crate::{
-    DataKeys, DownReason, Endpoint, Event, IfaceId, IfaceKind, Instant, LinkId, PeerInfo, Target,
-    link::{Liveness, MtuSearch, Session, Step},
+    DataKeys, DownReason, Endpoint, Event, IfaceId, IfaceKind, Instant, LinkId, LinkTraffic, PeerInfo, Target,
+    link::{Liveness, MtuSearch, PlanePorts, Session, Step, Underlay},
 };
 
 /// Links of one node: a dense radio cell holds fifty, and each costs about five kilobytes.
@@ -56,12 +57,15 @@ pub(super) struct Arrival {
     pub(super) keys: DataKeys,
     /// Both ends have the kernel plane.
     pub(super) kernel: bool,
+    /// Who began the handshake has no session that this one renews.
+    pub(super) anew: bool,
     /// Of the handshake.
     pub(super) rtt: Duration,
     /// What a FINISH that comes again is known by, if the neighbour sent it.
     pub(super) finish: Option<[u8; 16]>,
 }
 
+/// A link or, if its endpoint is on [`IfaceId::MESH`], a seal.
 pub(super) struct Link {
     pub(super) peer: PeerInfo,
     run: [u8; 8],
@@ -73,6 +77,12 @@ pub(super) struct Link {
     pub(super) previous: Option<(Session, Instant)>,
     pub(super) liveness: Liveness,
     pub(super) mtu: MtuSearch,
+    /// Both ends have the kernel plane.
+    pub(super) kernel: bool,
+    pub(super) ports: PlanePorts,
+    pub(super) usage: Usage,
+    /// The first link of a seal's way, since it changed.
+    pub(super) via: Option<LinkId>,
     finish: Option<[u8; 16]>,
     last_sent: Instant,
     rekey_at: Instant,
@@ -83,6 +93,18 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn is_live(&self) -> bool {
         !self.liveness.is_dead()
+    }
+
+    pub(super) fn is_seal(&self) -> bool {
+        self.endpoint.iface == IfaceId::MESH
+    }
+
+    /// The plane's counters.
+    pub(super) fn traffic(&mut self, now: Instant, traffic: LinkTraffic) {
+        let before = self.liveness.counters();
+        let sent = traffic.sent_packets != before.sent_packets;
+        self.usage.used(now, sent, traffic.received_packets != before.received_packets);
+        self.liveness.traffic(now, traffic);
     }
 
     /// Whether the neighbour is, or was met, at this endpoint.
@@ -106,15 +128,21 @@ impl Link {
     }
 
     pub(super) fn timeout(&self) -> Instant {
-        let mut at = self.liveness.timeout().min(self.expires());
-        if let Some((_, until)) = &self.previous {
-            at = at.min(*until);
+        let previous = self.previous.as_ref().map(|(_, until)| *until);
+        let always = [self.liveness.timeout(), previous].into_iter().flatten().fold(self.expires(), Instant::min);
+        if !self.is_live() {
+            return always;
         }
-        if self.is_live() {
-            at = at.min(self.rekey_at).min(self.last_sent + KEEPALIVE).min(self.mtu.timeout());
-        }
-        at
+        let idle = if self.is_seal() { self.usage.timeout() } else { self.last_sent + KEEPALIVE };
+        let live = [Some(self.rekey_at), Some(idle), Some(self.mtu.timeout()), self.ports.timeout()];
+        live.into_iter().flatten().fold(always, Instant::min)
     }
+}
+
+/// Whether datagrams from `a` may belong to a session with `b`: neighbours move about on their interface, but in the mesh
+/// the address says who it is.
+pub(super) fn same_place(a: &Endpoint, b: &Endpoint) -> bool {
+    a.iface == b.iface && (a.iface != IfaceId::MESH || a.addr == b.addr)
 }
 
 impl Membership {
@@ -123,46 +151,59 @@ impl Membership {
     }
 
     /// The link between the same ends over the same interface: for static peers, at the same address.
-    fn same_ends(&self, arrival: &Arrival) -> Option<LinkId> {
+    fn same_ends(&self, peer: &NodeId, at: [&Endpoint; 2]) -> Option<LinkId> {
         let same = |link: &Link| {
-            link.peer.id == arrival.peer.id
-                && link.endpoint.iface == arrival.endpoint.iface
-                && (arrival.endpoint.iface != IfaceId(0)
-                    || link.known_at(&arrival.endpoint)
-                    || link.known_at(&arrival.sought))
+            link.peer.id == *peer
+                && link.endpoint.iface == at[0].iface
+                && (at[0].iface != IfaceId(0) || at.into_iter().any(|at| link.known_at(at)))
         };
         self.links.iter().find(|(_, link)| same(link)).map(|(id, _)| *id)
     }
 
-    /// The link that an arrival gives new keys to: one that lives, whose other end did not start anew.
-    pub(super) fn renewed_by(&self, arrival: &Arrival) -> Option<LinkId> {
-        self.same_ends(arrival).filter(|id| self.links[id].is_live() && self.links[id].run == arrival.run)
+    /// The link that a handshake with `peer` gives new keys to: one that lives, whose other end did not start anew.
+    pub(super) fn renewable(&self, peer: &NodeId, run: [u8; 8], at: [&Endpoint; 2]) -> Option<LinkId> {
+        self.same_ends(peer, at).filter(|id| self.links[id].is_live() && self.links[id].run == run)
     }
 
     /// Both ends have the keys: a new link, or new keys for the one between them.
     pub(super) fn arrive(&mut self, host: &mut Host, now: Instant, arrival: Arrival) {
-        self.drop_attempt(arrival.sought);
-        self.drop_attempt(arrival.endpoint);
-        if let Some(link) = self.renewed_by(&arrival) {
-            self.renew(host, now, link, arrival);
-        } else {
-            if let Some(link) = self.same_ends(&arrival) {
-                self.remove(host, now, link, DownReason::Replaced);
+        let at = [&arrival.endpoint, &arrival.sought];
+        let sought = at.map(|at| self.drop_attempt(*at).is_some());
+        let wanted = arrival.session.initiator || sought.contains(&true);
+        match self.renewable(&arrival.peer.id, arrival.run, at) {
+            Some(link) if !arrival.anew => self.renew(host, now, link, arrival),
+            // What the other end renewed is gone here. It will make a new one when it hears that from us.
+            None if arrival.session.initiator && !arrival.anew => self.seek(host, now, arrival.sought),
+            _ => {
+                if let Some(link) = self.same_ends(&arrival.peer.id, at) {
+                    self.remove(host, now, link, DownReason::Replaced);
+                }
+                self.bring_up(host, now, arrival, wanted);
             }
-            self.bring_up(host, now, arrival);
         }
     }
 
-    fn bring_up(&mut self, host: &mut Host, now: Instant, arrival: Arrival) {
-        if self.links.len() >= LINKS_MAX {
+    fn bring_up(&mut self, host: &mut Host, now: Instant, arrival: Arrival, wanted: bool) {
+        let seal = arrival.endpoint.iface == IfaceId::MESH;
+        let room = if seal {
+            self.room_for_seal(host, now, wanted)
+        } else {
+            self.links.values().filter(|link| !link.is_seal()).count() < LINKS_MAX
+        };
+        if !room {
             host.stats.full += 1;
             return;
         }
         let id = host.next_link();
-        let Arrival { peer, run, endpoint, sought, session, keys, kernel, rtt, finish } = arrival;
+        let Arrival { peer, run, endpoint, sought, session, keys, kernel, rtt, finish, .. } = arrival;
         let (kind, iface_mtu) = host.medium(endpoint.iface);
-        let mtu = MtuSearch::new(now + host.random.jitter(MTU_START), endpoint.addr.ip(), iface_mtu);
-        host.tell(Event::LinkUp { link: id, peer: peer.clone(), endpoint, keys, mtu: mtu.proven(), kernel });
+        let mtu = MtuSearch::new(now + host.random.jitter(MTU_START), Underlay::to(&endpoint), iface_mtu);
+        let (name, passes) = (peer.clone(), mtu.proven());
+        host.tell(if seal {
+            Event::SealUp { seal: id, peer: name, endpoint, keys, mtu: passes, kernel }
+        } else {
+            Event::LinkUp { link: id, peer: name, endpoint, keys, mtu: passes, kernel }
+        });
         self.indexes.insert(session.local.0, Owner::Link(id));
         let rekey_at = rekey_at(host, &session);
         let mut link = Link {
@@ -173,8 +214,12 @@ impl Membership {
             since: now,
             session,
             previous: None,
-            liveness: Liveness::new(now, host.random.u32(), Some(rtt)),
+            liveness: Liveness::new(now, host.random.u32(), Some(rtt), !seal),
             mtu,
+            kernel,
+            ports: PlanePorts::default(),
+            usage: Usage::new(now),
+            via: None,
             finish,
             last_sent: now,
             rekey_at,
@@ -186,8 +231,10 @@ impl Membership {
         self.links.insert(id, link);
         // The neighbour waits for a frame to be sure of the session.
         self.send_frame(host, now, id, &ControlFrame::Keepalive);
-        self.router.neighbour_up(now, id, peer, kind);
-        self.pump(host, now);
+        if !seal {
+            self.router.neighbour_up(now, id, peer, kind);
+            self.pump(host, now);
+        }
     }
 
     fn renew(&mut self, host: &mut Host, now: Instant, id: LinkId, arrival: Arrival) {
@@ -201,7 +248,8 @@ impl Membership {
         link.peer = peer;
         link.finish = finish;
         link.rekey_at = rekey_at(host, &link.session);
-        link.sent_before = link.liveness.sent_packets();
+        link.sent_before = link.liveness.counters().sent_packets;
+        link.ports.renew();
         if link.session.initiator {
             // The other end cannot tell how often the last message was sent.
             link.liveness.measured(rtt);
@@ -216,14 +264,14 @@ impl Membership {
     /// The neighbour is somewhere else now, on the same interface.
     pub(super) fn move_link(&mut self, host: &mut Host, now: Instant, id: LinkId, to: Endpoint) {
         let Some(link) = self.links.get_mut(&id) else { return };
-        if link.endpoint == to || link.endpoint.iface != to.iface {
+        if link.endpoint == to || !same_place(&link.endpoint, &to) {
             return;
         }
         let before = core::mem::replace(&mut link.endpoint, to);
         link.aliases.retain(|alias| *alias != to);
         link.add_alias(before);
         let (_, iface_mtu) = host.medium(to.iface);
-        link.mtu.restart(now + MTU_START, to.addr.ip(), iface_mtu);
+        link.mtu.restart(now + MTU_START, Underlay::to(&to), iface_mtu);
         host.tell(Event::LinkMoved { link: id, endpoint: to });
     }
 
@@ -255,6 +303,10 @@ impl Membership {
     }
 
     fn announce_down(&mut self, host: &mut Host, now: Instant, id: LinkId, reason: DownReason) {
+        if self.links.get(&id).is_some_and(Link::is_seal) {
+            host.tell(Event::SealDown { seal: id, reason });
+            return;
+        }
         self.router.neighbour_down(now, id);
         self.pump(host, now);
         host.tell(Event::LinkDown { link: id, reason });
@@ -291,19 +343,15 @@ impl Membership {
     /// The MTU of an interface changed.
     pub(super) fn restart_mtu(&mut self, now: Instant, iface: IfaceId, mtu: u16) {
         for link in self.links.values_mut().filter(|link| link.endpoint.iface == iface) {
-            link.mtu.restart(now, link.endpoint.addr.ip(), mtu);
+            link.mtu.restart(now, Underlay::to(&link.endpoint), mtu);
         }
     }
 
     /// Where our kernel plane listens for a link.
-    pub(super) fn set_plane_port(&mut self, host: &mut Host, now: Instant, id: LinkId, port: u16) {
-        self.send_frame(host, now, id, &ControlFrame::Plane { port, heard: 0 });
-    }
-
-    /// Makes a seal.
-    pub(super) fn want_seal(&mut self, host: &mut Host, now: Instant, peer: grange_wire::NodeId) {
-        let addr = (grange_wire::node_address(&peer), grange_wire::SEAL_PORT).into();
-        self.seek(host, now, Endpoint { iface: IfaceId::MESH, addr });
+    pub(super) fn set_plane_port(&mut self, now: Instant, id: LinkId, port: u16) {
+        if let Some(link) = self.links.get_mut(&id).filter(|link| link.kernel) {
+            link.ports.set(now, port);
+        }
     }
 
     /// Goodbye on all links.
@@ -336,8 +384,13 @@ impl Membership {
             }
             Some(Step::Died) => {
                 self.send_lost(host, now, id);
-                self.silence(host, now, id);
-                self.seek(host, now, endpoint);
+                if endpoint.iface == IfaceId::MESH {
+                    // Whoever needs another asks for it.
+                    self.remove(host, now, id, DownReason::Silent);
+                } else {
+                    self.silence(host, now, id);
+                    self.seek(host, now, endpoint);
+                }
                 return;
             }
             Some(Step::StillDead) => self.send_lost(host, now, id),
@@ -347,16 +400,26 @@ impl Membership {
         if !link.is_live() {
             return;
         }
+        if link.is_seal() && now >= link.usage.timeout() {
+            self.end_seal(host, now, id);
+            return;
+        }
+        let round_trip = link.liveness.spacing();
+        if let Some(frame) = link.ports.handle_timeout(now, round_trip) {
+            self.send_frame(host, now, id, &frame);
+        }
+        let Some(link) = self.links.get_mut(&id) else { return };
         if let Some(probe) = link.mtu.handle_timeout(now, &mut link.liveness) {
             self.send_frame(host, now, id, &ControlFrame::Probe { id: probe.id, padding: probe.padding });
         }
         let Some(link) = self.links.get_mut(&id) else { return };
-        let frames = link.session.sent().max(link.liveness.sent_packets().saturating_sub(link.sent_before));
+        let data = link.liveness.counters().sent_packets;
+        let frames = link.session.sent().max(data.saturating_sub(link.sent_before));
         if now >= link.rekey_at || frames >= REKEY_FRAMES {
             link.rekey_at = now + REKEY_AGAIN;
             self.seek(host, now, endpoint);
         }
-        if self.links.get(&id).is_some_and(|link| now >= link.last_sent + KEEPALIVE) {
+        if self.links.get(&id).is_some_and(|link| !link.is_seal() && now >= link.last_sent + KEEPALIVE) {
             self.send_frame(host, now, id, &ControlFrame::Keepalive);
         }
     }

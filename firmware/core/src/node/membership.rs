@@ -2,15 +2,16 @@
 
 use alloc::{collections::BTreeMap, vec::Vec};
 
-use grange_wire::{DatagramKind, Prefix};
+use grange_wire::{DatagramKind, Prefix, lan_prefix};
 
 use super::{
     host::Host,
     links::Link,
     opening::{Attempt, Responder},
+    seals::Wants,
 };
 use crate::{
-    Endpoint, Event, GatewayPolicy, Instant, LinkId, Town,
+    Endpoint, Event, GatewayPolicy, IfaceId, Instant, LinkId, Town,
     babel::{RouteEvent, Router, RouterConfig},
     link::{Beacons, NoiseContext},
 };
@@ -32,8 +33,11 @@ pub(super) struct Membership {
     pub(super) run: [u8; 8],
     pub(super) noise: NoiseContext,
     pub(super) beacons: Beacons,
+    pub(super) seal_beacons: Beacons,
     pub(super) router: Router,
+    /// Links and seals.
     pub(super) links: BTreeMap<LinkId, Link>,
+    pub(super) wants: Wants,
     pub(super) attempts: BTreeMap<Endpoint, Attempt>,
     pub(super) responders: BTreeMap<u32, Responder>,
     /// Who owns which of our receiver indexes.
@@ -55,9 +59,11 @@ impl Membership {
             run: host.random.bytes(),
             noise: NoiseContext::new(&host.identity, &town.key),
             beacons: Beacons::new(&town.key, now, &mut host.random),
+            seal_beacons: Beacons::of_seals(&town.key, now, &mut host.random),
             town,
             router,
             links: BTreeMap::new(),
+            wants: Wants::new(),
             attempts: BTreeMap::new(),
             responders: BTreeMap::new(),
             indexes: BTreeMap::new(),
@@ -76,9 +82,15 @@ impl Membership {
         }
     }
 
+    /// The beacons that are shown to this endpoint.
+    pub(super) fn beacons_at(&mut self, at: &Endpoint) -> &mut Beacons {
+        if at.iface == IfaceId::MESH { &mut self.seal_beacons } else { &mut self.beacons }
+    }
+
     /// Does all that is due.
     pub(super) fn advance(&mut self, host: &mut Host, now: Instant) {
         self.beacons.rotate(now, &mut host.random);
+        self.seal_beacons.rotate(now, &mut host.random);
         self.discover(host, now);
         let due: Vec<Endpoint> =
             self.attempts.iter().filter(|(_, attempt)| attempt.timeout() <= now).map(|(at, _)| *at).collect();
@@ -106,8 +118,11 @@ impl Membership {
             self.send_babel(host, now, link, &packet);
         }
         while let Some(event) = self.router.poll_event() {
-            host.tell(match event {
+            let event = match event {
                 RouteEvent::Changed { prefix, via, metric, owner, router_id } => {
+                    if prefix == lan_prefix(&owner) {
+                        self.reroute_seals(host, now, &prefix, via);
+                    }
                     Event::RouteChanged { prefix, via, metric, owner, router_id }
                 }
                 RouteEvent::Removed { prefix } => Event::RouteRemoved { prefix },
@@ -117,12 +132,14 @@ impl Membership {
                     }
                     Event::LinkRtt { link, rtt }
                 }
-            });
+            };
+            host.tell(event);
         }
     }
 
     pub(super) fn timeout(&self, host: &Host) -> Instant {
-        let own = [Some(self.beacons.timeout()), host.timeout(), self.router.poll_timeout()];
+        let beacons = self.beacons.timeout().min(self.seal_beacons.timeout());
+        let own = [Some(beacons), host.timeout(), self.router.poll_timeout()];
         own.into_iter()
             .flatten()
             .chain(self.attempts.values().map(Attempt::timeout))

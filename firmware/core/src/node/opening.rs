@@ -7,19 +7,20 @@ use grange_wire::{BeaconFlags, Finish, Hello, Initiation, InitiationPayload, Lin
 
 use super::{
     host::Host,
-    links::Arrival,
+    links::{Arrival, same_place},
     membership::{Membership, Owner},
+    seals::{WANTED, place_of},
 };
 use crate::{
-    DataKeys, Endpoint, Event, Instant, PeerInfo, Target, certificate,
+    DataKeys, Endpoint, Event, IfaceId, Instant, PeerInfo, Target, certificate,
     link::{Established, Handshake, Phase, Session, Verdict},
     offer::Agreement,
 };
 
-/// Handshakes that we began and that are not done; each costs about a kilobyte.
+/// Handshakes that we began and that are not done, of links and as many of seals; each costs about a kilobyte.
 const ATTEMPTS_MAX: usize = 64;
 
-/// Handshakes that neighbours began and that are not done.
+/// Handshakes that neighbours began and that are not done, and as many of nodes that want a seal.
 const RESPONDERS_MAX: usize = 64;
 
 /// An initiation of ours that was sent so long ago got lost: a neighbour's goes on.
@@ -31,6 +32,11 @@ const RESPONDER_LIFE: Duration = Duration::from_secs(5);
 /// First and longest pause before a message is sent again.
 const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(4);
+
+/// Longest pause of a handshake over the mesh, where somebody's packets wait: with nothing to send but a SOLICIT, and with
+/// an initiation beside it.
+const SOLICIT_RETRY_MAX: Duration = Duration::from_secs(1);
+const SEAL_RETRY_MAX: Duration = Duration::from_secs(2);
 
 /// Tries before an attempt at a known neighbour is given up.
 const TRIES: u8 = 7;
@@ -61,6 +67,8 @@ pub(super) struct Attempt {
     proved: bool,
     /// When it is given up.
     limit: u8,
+    /// A seal is looked for until then instead, and longer if somebody still wants it.
+    wanted: Option<Instant>,
     tries: u8,
     cookies: u8,
     /// When to act next.
@@ -79,7 +87,18 @@ enum Stage {
 
 impl Attempt {
     fn new(nonce: Option<[u8; 16]>, limit: u8, next: Instant, stage: Stage) -> Self {
-        Self { nonce, proved: false, limit, tries: 0, cookies: 0, next, stage }
+        Self { nonce, proved: false, limit, wanted: None, tries: 0, cookies: 0, next, stage }
+    }
+
+    /// The pause behind the next try.
+    fn pause(&self) -> Duration {
+        let longest = match (&self.stage, self.wanted) {
+            (Stage::Finishing { .. }, _) => FINISH_RETRY_MAX,
+            (Stage::Waiting, Some(_)) => SOLICIT_RETRY_MAX,
+            (Stage::Initiated { .. }, Some(_)) => SEAL_RETRY_MAX,
+            (_, None) => RETRY_MAX,
+        };
+        (RETRY_MIN * (1 << (self.tries - 1).min(8))).min(longest)
     }
 
     pub(super) fn timeout(&self) -> Instant {
@@ -129,11 +148,26 @@ pub(super) fn finish_mark(datagram: &[u8]) -> [u8; 16] {
 impl Membership {
     /// Asks whoever is at `to` for a beacon and begins a handshake when it comes.
     pub(super) fn seek(&mut self, host: &mut Host, now: Instant, to: Endpoint) {
+        self.seek_at(host, now, to, now);
+    }
+
+    /// The same, beginning at `start`.
+    pub(super) fn seek_at(&mut self, host: &mut Host, now: Instant, to: Endpoint, start: Instant) {
         if self.attempts.contains_key(&to) {
             return;
         }
-        self.add_attempt(host, to, Attempt::new(None, TRIES, now, Stage::Waiting));
+        let wanted = (to.iface == IfaceId::MESH).then_some(now + WANTED);
+        self.add_attempt(host, to, Attempt { wanted, ..Attempt::new(None, TRIES, start, Stage::Waiting) });
         self.run_attempt(host, now, to);
+    }
+
+    /// Whoever is looked for at `to` is still wanted; `false`: nobody is looked for there.
+    pub(super) fn want_attempt(&mut self, now: Instant, to: Endpoint) -> bool {
+        let Some(attempt) = self.attempts.get_mut(&to) else { return false };
+        if let Some(wanted) = &mut attempt.wanted {
+            *wanted = now + WANTED;
+        }
+        true
     }
 
     /// A stranger's beacon showed this nonce. `yields`: it asked for ours and will begin.
@@ -153,7 +187,7 @@ impl Membership {
         flags: BeaconFlags,
         proved: bool,
     ) -> bool {
-        let lower = self.beacons.is_lower(&nonce);
+        let lower = self.beacons_at(&at).is_lower(&nonce);
         let Some(attempt) = self.attempts.get_mut(&at) else { return false };
         let restart = matches!(attempt.stage, Stage::Initiated { .. }) && flags.cookie && attempt.cookies < COOKIES_MAX;
         // A beacon that may be of long ago takes no fresh nonce's place.
@@ -177,10 +211,13 @@ impl Membership {
     }
 
     fn add_attempt(&mut self, host: &mut Host, to: Endpoint, attempt: Attempt) {
-        if self.attempts.len() >= ATTEMPTS_MAX {
+        // What leads to seals takes no room from what leads to neighbours.
+        let seal = to.iface == IfaceId::MESH;
+        let alike = self.attempts.iter().filter(|(at, _)| (at.iface == IfaceId::MESH) == seal);
+        if alike.clone().count() >= ATTEMPTS_MAX {
             // Who was tried most often without an answer is the least likely to give one.
             host.stats.full += 1;
-            if let Some(worst) = self.attempts.iter().max_by_key(|(_, attempt)| attempt.tries).map(|(at, _)| *at) {
+            if let Some(worst) = alike.max_by_key(|(_, attempt)| attempt.tries).map(|(at, _)| *at) {
                 self.drop_attempt(worst);
             }
         }
@@ -202,14 +239,12 @@ impl Membership {
         if now < attempt.next {
             return;
         }
-        attempt.tries += 1;
-        if attempt.tries > attempt.limit {
+        attempt.tries = attempt.tries.saturating_add(1);
+        if attempt.wanted.map_or(attempt.tries > attempt.limit, |until| now >= until) {
             self.drop_attempt(to);
             return;
         }
-        let longest = if matches!(attempt.stage, Stage::Finishing { .. }) { FINISH_RETRY_MAX } else { RETRY_MAX };
-        let pause = (RETRY_MIN * (1 << (attempt.tries - 1).min(8))).min(longest);
-        attempt.next = now + host.random.jitter(pause);
+        attempt.next = now + host.random.jitter(attempt.pause());
         if let Stage::Finishing { datagram, .. } = &attempt.stage {
             let datagram = datagram.clone();
             host.send(Target::Endpoint(to), datagram);
@@ -221,8 +256,7 @@ impl Membership {
         }
         // Without an answer, the nonce may be out of date: ask for another beside.
         if nonce.is_none() || again {
-            let solicit = self.beacons.beacon(true);
-            host.send(Target::Endpoint(to), solicit.to_vec());
+            self.solicit(host, to);
         }
     }
 
@@ -257,9 +291,10 @@ impl Membership {
             host.stats.malformed += 1;
             return;
         };
-        self.beacons.count_initiation(now);
+        let beacons = self.beacons_at(&from);
+        beacons.count_initiation(now);
         let theirs = initiation.ephemeral();
-        if self.beacons.was_seen(&theirs) {
+        if beacons.was_seen(&theirs) {
             host.stats.replayed_initiation += 1;
             return;
         }
@@ -281,10 +316,10 @@ impl Membership {
             host.stats.malformed += 1;
             return;
         };
-        match self.beacons.judge(now, &nonce, &theirs, &from) {
+        match self.beacons_at(&from).judge(now, &nonce, &theirs, &from) {
             Verdict::Answer => self.respond(host, now, from, (theirs, sender), handshake),
             Verdict::Cookie(cookie) => {
-                let beacon = self.beacons.cookie_beacon(&cookie);
+                let beacon = self.beacons_at(&from).cookie_beacon(&cookie);
                 host.send(Target::Endpoint(from), beacon.to_vec());
             }
             Verdict::Stale => host.stats.stale_nonce += 1,
@@ -313,13 +348,15 @@ impl Membership {
         }
         // An initiator that begins anew has forgotten what it began before.
         let before = self.responders.iter().find(|(_, responder)| responder.from == from).map(|(local, _)| *local);
-        let oldest = || self.responders.iter().min_by_key(|(_, responder)| responder.sent).map(|(local, _)| *local);
-        let crowded = self.responders.len() >= RESPONDERS_MAX;
+        let seal = from.iface == IfaceId::MESH;
+        let alike = self.responders.iter().filter(|(_, responder)| (responder.from.iface == IfaceId::MESH) == seal);
+        let crowded = alike.clone().count() >= RESPONDERS_MAX;
+        let oldest = || alike.min_by_key(|(_, responder)| responder.sent).map(|(local, _)| *local);
         if let Some(local) = before.or_else(|| if crowded { oldest() } else { None }) {
             self.drop_responder(local);
         }
         let local = self.draw_index(host);
-        let payload = [&local.0.to_be_bytes()[..], &self.hello(host)].concat();
+        let payload = [&local.0.to_be_bytes()[..], &self.hello(host, false)].concat();
         let Ok(datagram) = handshake.write(&Response::head(remote), &payload) else {
             host.stats.handshake += 1;
             return;
@@ -334,10 +371,10 @@ impl Membership {
         self.indexes.remove(&local);
     }
 
-    /// What we say of ourselves.
-    fn hello(&self, host: &Host) -> Vec<u8> {
+    /// What we say of ourselves. `anew`: the handshake renews nothing.
+    fn hello(&self, host: &Host, anew: bool) -> Vec<u8> {
         let hello = Hello {
-            planes: host.offer.planes(),
+            planes: host.offer.planes() | if anew { Hello::ANEW } else { 0 },
             ciphers: host.offer.ciphers(),
             run: self.run,
             name: &host.name,
@@ -360,14 +397,12 @@ impl Membership {
             host.stats.unknown_index += 1;
             return;
         };
-        let hello = self.hello(host);
-        let Some(Attempt { stage: Stage::Initiated { handshake, forgeries, sent, local, .. }, .. }) =
-            self.attempts.get_mut(&to)
+        let Some(Attempt { stage: Stage::Initiated { handshake, forgeries, .. }, .. }) = self.attempts.get_mut(&to)
         else {
             host.stats.unknown_index += 1;
             return;
         };
-        if from.iface != to.iface || *forgeries >= FORGERIES_MAX {
+        if !same_place(&from, &to) || *forgeries >= FORGERIES_MAX {
             host.stats.handshake += 1;
             return;
         }
@@ -376,25 +411,36 @@ impl Membership {
             host.stats.handshake += 1;
             return;
         };
-        let (local, rtt) = (*local, now.since(*sent));
         let Ok((remote, theirs)) = Response::split_payload(&payload) else {
             host.stats.malformed += 1;
             return;
         };
-        let finish = handshake.write(&Finish::head(remote), &hello);
-        let Some(Attempt { stage: Stage::Initiated { handshake, .. }, .. }) = self.drop_attempt(to) else { return };
-        let Some((peer, run, agreed)) = self.identify(host, &handshake, theirs) else { return };
-        let Ok(finish) = finish else { return };
+        let Some(Attempt { stage: Stage::Initiated { mut handshake, sent, local, .. }, tries, wanted, .. }) =
+            self.drop_attempt(to)
+        else {
+            return;
+        };
+        let Some((peer, run, agreed, _)) = self.identify(host, &handshake, theirs, &from) else {
+            // Whoever stands between us and whom we look for shall not keep us busy.
+            if wanted.is_some() {
+                let next = now + host.random.jitter(SOLICIT_RETRY_MAX);
+                let attempt = Attempt { tries, wanted, ..Attempt::new(None, TRIES, next, Stage::Waiting) };
+                self.attempts.insert(to, attempt);
+            }
+            return;
+        };
+        let renewed = self.renewable(&peer.id, run, [&from, &to]);
+        let anew = renewed.is_none();
+        let Ok(finish) = handshake.write(&Finish::head(remote), &self.hello(host, anew)) else { return };
         let Some((session, keys)) = establish(*handshake, now, (local, remote), agreed, true) else { return };
-        let kernel = agreed.kernel;
-        let arrival =
-            Box::new(Arrival { peer, run, endpoint: from, sought: to, session, keys, kernel, rtt, finish: None });
-        if let Some(link) = self.renewed_by(&arrival) {
-            host.tell(Event::LinkKeysOffered { link, keys: arrival.keys.clone() });
+        if let Some(link) = renewed {
+            host.tell(Event::LinkKeysOffered { link, keys: keys.clone() });
         }
-        let attempt = Attempt::new(None, FINISH_TRIES, now, Stage::Finishing { datagram: finish, arrival });
+        let (kernel, rtt) = (agreed.kernel, now.since(sent));
+        let arrival = Arrival { peer, run, endpoint: from, sought: to, session, keys, kernel, anew, rtt, finish: None };
+        let stage = Stage::Finishing { datagram: finish, arrival: Box::new(arrival) };
         self.indexes.insert(local.0, Owner::Attempt(to));
-        self.attempts.insert(to, attempt);
+        self.attempts.insert(to, Attempt::new(None, FINISH_TRIES, now, stage));
         self.run_attempt(host, now, to);
     }
 
@@ -424,20 +470,23 @@ impl Membership {
             host.stats.unknown_index += 1;
             return;
         };
-        if from.iface != responder.from.iface || responder.forgeries >= FORGERIES_MAX {
+        if !same_place(&from, &responder.from) || responder.forgeries >= FORGERIES_MAX {
             host.stats.handshake += 1;
             return;
         }
         let Ok(payload) = responder.handshake.read(finish.noise()) else {
             responder.forgeries += 1;
             host.stats.handshake += 1;
+            if self.noise.take_back(&mut responder.handshake).is_err() {
+                self.drop_responder(local.0);
+            }
             return;
         };
         let Some(Responder { from: sought, handshake, remote, sent, .. }) = self.responders.remove(&local.0) else {
             return;
         };
         self.indexes.remove(&local.0);
-        let Some((peer, run, agreed)) = self.identify(host, &handshake, &payload) else { return };
+        let Some((peer, run, agreed, anew)) = self.identify(host, &handshake, &payload, &from) else { return };
         // Two handshakes crossed so late that each is done at one end: both ends keep the one that the lower id began.
         let crossed = self.attempts.get(&sought).is_some_and(|attempt| match &attempt.stage {
             Stage::Finishing { arrival, .. } => arrival.peer.id == peer.id && arrival.run == run,
@@ -448,16 +497,19 @@ impl Membership {
         }
         let Some((session, keys)) = establish(handshake, now, (local, remote), agreed, false) else { return };
         let (rtt, finish, kernel) = (now.since(sent), Some(finish_mark(datagram)), agreed.kernel);
-        self.arrive(host, now, Arrival { peer, run, endpoint: from, sought, session, keys, kernel, rtt, finish });
+        let arrival = Arrival { peer, run, endpoint: from, sought, session, keys, kernel, anew, rtt, finish };
+        self.arrive(host, now, arrival);
     }
 
-    /// Who the other end of a handshake is, if it may be our neighbour; its run; and what both ends agree on.
+    /// Who the other end of a handshake is, if it may be at `at`; its run; what both ends agree on; and whether the
+    /// handshake renews nothing, as far as it says.
     fn identify(
         &self,
         host: &mut Host,
         handshake: &Handshake,
         payload: &[u8],
-    ) -> Option<(PeerInfo, [u8; 8], Agreement)> {
+        at: &Endpoint,
+    ) -> Option<(PeerInfo, [u8; 8], Agreement, bool)> {
         let hello = Hello::parse(payload).ok();
         let verified = hello.and_then(|hello| {
             let agreed = host.offer.agree(&hello)?;
@@ -472,8 +524,14 @@ impl Membership {
             host.stats.own += 1;
             return None;
         }
+        // A good certificate is not enough in the mesh: every node on the way has one.
+        if at.iface == IfaceId::MESH && place_of(&id) != *at {
+            host.stats.impostor += 1;
+            return None;
+        }
         debug_assert!(hello.name.len() <= NAME_MAX);
-        Some((PeerInfo { id, name: String::from(hello.name) }, hello.run, agreed))
+        let peer = PeerInfo { id, name: String::from(hello.name) };
+        Some((peer, hello.run, agreed, hello.planes & Hello::ANEW != 0))
     }
 }
 

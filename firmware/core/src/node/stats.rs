@@ -20,6 +20,8 @@ pub struct DropCounters {
     pub handshake: u64,
     /// Handshakes whose certificate is not good, or that have nothing in common with us.
     pub certificate: u64,
+    /// Handshakes and frames over the mesh that are not of the node whose address they came from.
+    pub impostor: u64,
     /// Handshakes with ourselves.
     pub own: u64,
     /// Frames and answers for no session of ours.

@@ -2,8 +2,11 @@
 //! that nothing a stranger sends has any effect.
 #![allow(missing_docs)]
 
+mod agreement;
 mod hostile;
 mod liveness;
 mod net;
 mod opening;
+mod ports;
 mod renewal;
+mod seals;

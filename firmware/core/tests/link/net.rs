@@ -1,4 +1,4 @@
-//! A few nodes on a few wires, in virtual time, with the least plane that shows whose keys fit.
+//! A few nodes on a few wires and in a mesh, in virtual time, with the least plane that shows whose keys fit.
 
 use std::{
     collections::BTreeMap,
@@ -7,11 +7,11 @@ use std::{
 };
 
 use grange_core::{
-    DataKeys, DownReason, Endpoint, Event, GatewayPolicy, Identity, IfaceId, IfaceKind, IfaceState, Instant, LinkId,
+    Cipher, DataKeys, DownReason, Endpoint, Event, GatewayPolicy, Identity, IfaceId, IfaceKind, IfaceState, Instant, LinkId,
     LinkTraffic, Node, NodeConfig, Offer, Target, Town,
     certificate::{Steward, by_steward},
 };
-use grange_wire::{DatagramKind, FrameHeader, LinkIndex, PORT};
+use grange_wire::{DatagramKind, FrameHeader, LinkIndex, PORT, SEAL_PORT, node_address};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
@@ -25,10 +25,18 @@ pub(crate) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
+/// The seed of a node's keys.
+fn seed_of(node: u16) -> [u8; 32] {
+    let [high, low] = node.to_be_bytes();
+    let mut seed = [low; 32];
+    seed[0] ^= high;
+    seed
+}
+
 /// A membership in the test town for the node of this seed.
-pub(crate) fn town(seed: u8) -> Town {
+pub(crate) fn town(seed: u16) -> Town {
     let steward = Steward::from_seed(&[200; 32]);
-    let certificate = by_steward(&steward, &Identity::from_seed(&[seed; 32]), 0);
+    let certificate = by_steward(&steward, &Identity::from_seed(&seed_of(seed)), 0);
     Town { id: steward.town(), name: "Ahrfeld".into(), key: TOWN_KEY, certificate }
 }
 
@@ -67,9 +75,10 @@ pub(crate) struct Wire {
     pub(crate) cut: bool,
 }
 
-/// What a plane knows of one link.
+/// What a plane knows of one link or seal.
 #[derive(Clone)]
 pub(crate) struct Tube {
+    pub(crate) kernel: bool,
     pub(crate) endpoint: Endpoint,
     pub(crate) seal: DataKeys,
     /// Present, previous and offered keys.
@@ -81,29 +90,57 @@ pub(crate) struct Tube {
 pub(crate) struct Peer {
     pub(crate) node: Node,
     pub(crate) tubes: BTreeMap<LinkId, Tube>,
+    pub(crate) seals: BTreeMap<LinkId, Tube>,
+    pub(crate) offer: Offer,
     /// Every event, with when it came.
     pub(crate) events: Vec<(Instant, Event)>,
     pub(crate) stopped: bool,
-    seed: u8,
+    seed: u16,
+}
+
+impl Peer {
+    fn tube_mut(&mut self, id: LinkId) -> &mut Tube {
+        self.tubes.get_mut(&id).or(self.seals.get_mut(&id)).expect("what is told of is up")
+    }
+
+    /// Where the node is in the mesh.
+    pub(crate) fn place(&self) -> Endpoint {
+        Endpoint { iface: IfaceId::MESH, addr: (node_address(&self.node.id()), SEAL_PORT).into() }
+    }
 }
 
 type Filter = Box<dyn FnMut(Instant, &Flight) -> bool>;
+type Tamper = Box<dyn FnMut(&mut Flight)>;
+
+/// A pause between frames that a node sends another.
+struct Flow {
+    from: usize,
+    to: usize,
+    pause: Duration,
+    next: Instant,
+    sealed: bool,
+}
 
 pub(crate) struct Net {
     pub(crate) now: Instant,
     pub(crate) peers: Vec<Peer>,
     pub(crate) wires: Vec<Wire>,
+    /// What carries seals, in place of a mesh: whoever routes finds the way.
+    pub(crate) mesh: Wire,
     /// Everything that was sent, whether or not it arrived.
     pub(crate) log: Vec<(Instant, Flight)>,
     pub(crate) keep_log: bool,
     /// `false`: the datagram is lost.
     pub(crate) filter: Filter,
+    /// Alters datagrams on their way, after the log has them.
+    pub(crate) tamper: Tamper,
     /// Data frames that arrived at a node without a key for them.
     pub(crate) undecipherable: u64,
     /// Data frames that arrived and had a key.
     pub(crate) deciphered: u64,
-    /// Sender, receiver, pause between two data frames, when the next one goes.
-    flows: Vec<(usize, usize, Duration, Instant)>,
+    /// When frames of seals arrived, and at whom.
+    pub(crate) unsealed: Vec<(Instant, usize)>,
+    flows: Vec<Flow>,
     queue: BTreeMap<(Instant, u64), Flight>,
     order: u64,
     next_traffic: Instant,
@@ -116,11 +153,14 @@ impl Net {
             now: Instant::from_micros(1_000_000),
             peers: Vec::new(),
             wires: Vec::new(),
+            mesh: Wire { ports: Vec::new(), latency: ms(10), loss: 0, mtu: 1419, cut: false },
             log: Vec::new(),
             keep_log: true,
             filter: Box::new(|_, _| true),
+            tamper: Box::new(|_| {}),
             undecipherable: 0,
             deciphered: 0,
+            unsealed: Vec::new(),
             flows: Vec::new(),
             queue: BTreeMap::new(),
             order: 0,
@@ -138,10 +178,25 @@ impl Net {
         net
     }
 
-    pub(crate) fn add_node(&mut self, seed: u8, town: Option<Town>, entropy: u8) -> usize {
-        let node = Node::new(config(seed, town), self.now, [entropy; 32]);
-        self.peers.push(Peer { node, tubes: BTreeMap::new(), events: Vec::new(), stopped: false, seed });
+    /// A node whose machine offers what its entropy says: so the tests run with all mixtures of offers.
+    pub(crate) fn add_node(&mut self, seed: u16, town: Option<Town>, entropy: u8) -> usize {
+        let offer = Offer { fast_aes: entropy & 1 != 0, kernel_plane: entropy & 2 != 0 };
+        self.add_node_with(seed, town, entropy, offer)
+    }
+
+    pub(crate) fn add_node_with(&mut self, seed: u16, town: Option<Town>, entropy: u8, offer: Offer) -> usize {
+        let node = Node::new(config(seed, town, offer), self.now, [entropy; 32]);
+        let (tubes, seals) = Default::default();
+        self.peers.push(Peer { node, tubes, seals, offer, events: Vec::new(), stopped: false, seed });
         self.peers.len() - 1
+    }
+
+    /// Two nodes of the town with a mesh between them and no wire.
+    pub(crate) fn far_pair(entropy: u8) -> Self {
+        let mut net = Self::new();
+        net.add_node(1, Some(town(1)), entropy);
+        net.add_node(2, Some(town(2)), entropy ^ 0x55);
+        net
     }
 
     /// A wire between nodes; their interfaces come up at once. A tunnel has interface 0 and each node has the others
@@ -178,9 +233,13 @@ impl Net {
     /// The node ends without a word and starts anew with fresh entropy.
     pub(crate) fn restart(&mut self, node: usize, wire: usize, kind: IfaceKind, entropy: u8) {
         let seed = self.peers[node].seed;
-        self.peers[node].node = Node::new(config(seed, Some(town(seed))), self.now, [entropy; 32]);
+        let offer = self.peers[node].offer;
+        self.peers[node].node = Node::new(config(seed, Some(town(seed)), offer), self.now, [entropy; 32]);
         self.peers[node].tubes.clear();
-        self.set_carrier(node, wire, kind, true);
+        self.peers[node].seals.clear();
+        if !self.wires.is_empty() {
+            self.set_carrier(node, wire, kind, true);
+        }
     }
 
     /// The node gets another address on the wire.
@@ -199,7 +258,18 @@ impl Net {
 
     /// Data frames from one node to another over their first link, one every `pause`.
     pub(crate) fn add_flow(&mut self, from: usize, to: usize, pause: Duration) {
-        self.flows.push((from, to, pause, self.now));
+        self.flows.push(Flow { from, to, pause, next: self.now, sealed: false });
+    }
+
+    /// The same over a seal. Without one each frame asks for it, and is lost.
+    pub(crate) fn add_sealed_flow(&mut self, from: usize, to: usize, pause: Duration) {
+        self.flows.push(Flow { from, to, pause, next: self.now, sealed: true });
+    }
+
+    pub(crate) fn want_seal(&mut self, from: usize, to: usize) {
+        let (now, id) = (self.now, self.peers[to].node.id());
+        self.peers[from].node.want_seal(now, id);
+        self.settle(from);
     }
 
     pub(crate) fn stop_flows(&mut self) {
@@ -211,7 +281,7 @@ impl Net {
         loop {
             let timers = self.peers.iter().filter(|peer| !peer.stopped).filter_map(|peer| peer.node.poll_timeout());
             let flights = self.queue.keys().next().map(|(at, _)| *at);
-            let flows = self.flows.iter().map(|flow| flow.3);
+            let flows = self.flows.iter().map(|flow| flow.next);
             let traffic = (!self.flows.is_empty()).then_some(self.next_traffic);
             let next = timers.chain(flights).chain(flows).chain(traffic).min();
             let Some(next) = next.filter(|next| *next <= until) else { break };
@@ -237,16 +307,17 @@ impl Net {
             }
         }
         for n in 0..self.flows.len() {
-            let (from, to, pause, next) = self.flows[n];
+            let Flow { from, to, pause, next, sealed } = self.flows[n];
             if next <= now {
-                self.flows[n].3 = now + pause;
-                self.send_data(from, to);
+                self.flows[n].next = now + pause;
+                if sealed { self.send_sealed(from, to) } else { self.send_data(from, to) }
             }
         }
         if self.next_traffic <= now {
             self.next_traffic = now + TRAFFIC_PERIOD;
             for n in 0..self.peers.len() {
-                let tubes: Vec<_> = self.peers[n].tubes.iter().map(|(link, tube)| (*link, tube.traffic)).collect();
+                let all = self.peers[n].tubes.iter().chain(&self.peers[n].seals);
+                let tubes: Vec<_> = all.map(|(link, tube)| (*link, tube.traffic)).collect();
                 for (link, traffic) in tubes {
                     self.peers[n].node.handle_traffic(now, link, traffic);
                 }
@@ -264,10 +335,15 @@ impl Net {
             let fits = |tube: &&mut Tube| {
                 tube.open.iter().any(|keys| keys.local == header.receiver && keys.open[..] == body[..32])
             };
-            match peer.tubes.values_mut().find(fits) {
+            let sealed = flight.from.iface == IfaceId::MESH;
+            let tubes = if sealed { &mut peer.seals } else { &mut peer.tubes };
+            match tubes.values_mut().find(fits) {
                 Some(tube) => {
                     tube.traffic.received_packets += 1;
                     self.deciphered += 1;
+                    if sealed {
+                        self.unsealed.push((now, flight.receiver));
+                    }
                 }
                 None => self.undecipherable += 1,
             }
@@ -286,13 +362,26 @@ impl Net {
             .collect();
         let tube = self.peers[from].tubes.values_mut().find(|tube| to_addrs.contains(&tube.endpoint.addr));
         let Some(tube) = tube else { return };
+        Self::count_frame(tube).map_or((), |(endpoint, payload)| self.transmit(from, endpoint, &payload));
+    }
+
+    fn send_sealed(&mut self, from: usize, to: usize) {
+        let place = self.peers[to].place();
+        let tube = self.peers[from].seals.values_mut().find(|tube| tube.endpoint == place);
+        match tube.and_then(Self::count_frame) {
+            Some((endpoint, payload)) => self.transmit(from, endpoint, &payload),
+            None => self.want_seal(from, to),
+        }
+    }
+
+    /// The next data frame of a tube, as far as this plane makes one.
+    fn count_frame(tube: &mut Tube) -> Option<(Target, Vec<u8>)> {
         let header = FrameHeader { kind: DatagramKind::Data, receiver: tube.seal.remote, counter: tube.counter };
         tube.counter += 1;
         tube.traffic.sent_packets += 1;
         // In place of a ciphertext: under which key it would be.
         let payload = [&header.to_bytes()[..], &tube.seal.seal, &[0; 16]].concat();
-        let endpoint = tube.endpoint;
-        self.transmit(from, Target::Endpoint(endpoint), &payload);
+        Some((Target::Endpoint(tube.endpoint), payload))
     }
 
     /// Fetches what a node has to say.
@@ -305,22 +394,25 @@ impl Net {
             let peer = &mut self.peers[node];
             peer.events.push((now, event.clone()));
             match event {
-                Event::LinkUp { link, endpoint, keys, .. } => {
+                Event::LinkUp { link, endpoint, keys, kernel, .. }
+                | Event::SealUp { seal: link, endpoint, keys, kernel, .. } => {
                     let tube = Tube {
+                        kernel,
                         endpoint,
                         seal: keys.clone(),
                         open: vec![keys],
                         counter: 0,
                         traffic: LinkTraffic::default(),
                     };
-                    assert!(peer.tubes.insert(link, tube).is_none(), "a link id came twice");
+                    let seal = endpoint.iface == IfaceId::MESH;
+                    let tubes = if seal { &mut peer.seals } else { &mut peer.tubes };
+                    assert!(tubes.insert(link, tube).is_none(), "a link id came twice");
                 }
                 Event::LinkKeysOffered { link, keys } => {
-                    let tube = peer.tubes.get_mut(&link).expect("keys for a link that is up");
-                    tube.open.push(keys);
+                    peer.tube_mut(link).open.push(keys);
                 }
                 Event::LinkRekeyed { link, keys } => {
-                    let tube = peer.tubes.get_mut(&link).expect("keys for a link that is up");
+                    let tube = peer.tube_mut(link);
                     let before = std::mem::replace(&mut tube.seal, keys.clone());
                     tube.open = vec![before, keys];
                     tube.counter = 0;
@@ -331,6 +423,9 @@ impl Net {
                 Event::LinkDown { link, .. } => {
                     assert!(peer.tubes.remove(&link).is_some(), "a link that is up goes down");
                 }
+                Event::SealDown { seal, .. } => {
+                    assert!(peer.seals.remove(&seal).is_some(), "a seal that is up goes down");
+                }
                 _ => {}
             }
         }
@@ -338,6 +433,16 @@ impl Net {
 
     fn transmit(&mut self, sender: usize, to: Target, payload: &[u8]) {
         let mut flights = Vec::new();
+        if let Target::Endpoint(Endpoint { iface: IfaceId::MESH, addr }) = to {
+            let Wire { latency, loss, mtu, cut, .. } = self.mesh;
+            let receiver = self.peers.iter().position(|peer| peer.place().addr == addr && !peer.stopped);
+            if let Some(receiver) = receiver {
+                let from = self.peers[sender].place();
+                let passes = !cut && payload.len() + 48 <= mtu && self.random.next_u32() % 1000 >= loss;
+                let flight = Flight { sender, receiver, from, payload: payload.to_vec() };
+                flights.push((self.now + latency, flight, passes));
+            }
+        }
         for wire in &self.wires {
             let Some(own) = wire.ports.iter().find(|port| port.node == sender) else { continue };
             for port in &wire.ports {
@@ -354,13 +459,14 @@ impl Net {
                 }
             }
         }
-        for (at, flight, passes) in flights {
+        for (at, mut flight, passes) in flights {
             // A multicast of one's own comes back, as the kernel may let it.
             let kept = (self.filter)(self.now, &flight) && passes;
             if self.keep_log {
                 self.log.push((self.now, flight.clone()));
             }
             if kept {
+                (self.tamper)(&mut flight);
                 self.order += 1;
                 self.queue.insert((at, self.order), flight);
             }
@@ -379,6 +485,30 @@ impl Net {
             _ => None,
         };
         self.peers[node].events.iter().filter_map(down).collect()
+    }
+
+    /// When and why seals of a node went down.
+    pub(crate) fn seal_downs(&self, node: usize) -> Vec<(Instant, DownReason)> {
+        let down = |(at, event): &(Instant, Event)| match event {
+            Event::SealDown { reason, .. } => Some((*at, *reason)),
+            _ => None,
+        };
+        self.peers[node].events.iter().filter_map(down).collect()
+    }
+
+    /// When seals of a node came up.
+    pub(crate) fn seal_ups(&self, node: usize) -> Vec<Instant> {
+        let events = &self.peers[node].events;
+        events.iter().filter(|(_, event)| matches!(event, Event::SealUp { .. })).map(|(at, _)| *at).collect()
+    }
+
+    /// What a node was told of the other end's plane.
+    pub(crate) fn plane_ports(&self, node: usize) -> Vec<u16> {
+        let port = |(_, event): &(Instant, Event)| match event {
+            Event::LinkPlanePort { port, .. } => Some(*port),
+            _ => None,
+        };
+        self.peers[node].events.iter().filter_map(port).collect()
     }
 
     /// When links of a node came up.
@@ -400,9 +530,17 @@ impl Net {
         let (Some(x), Some(y)) = (a.tubes.values().next(), b.tubes.values().next()) else { return };
         assert!(a.node.links().all(|link| link.peer.id == b.node.id()));
         assert!(b.node.links().all(|link| link.peer.id == a.node.id()));
-        assert_eq!((x.seal.seal, x.seal.open), (y.seal.open, y.seal.seal));
-        assert_eq!((x.seal.local, x.seal.remote), (y.seal.remote, y.seal.local));
-        assert_ne!(x.seal.local, LinkIndex(0));
+        assert_fits(x, y, a.offer, b.offer);
+    }
+
+    /// Panics unless both nodes have exactly one seal, with each other, and their planes' keys fit.
+    pub(crate) fn assert_sealed(&self, a: usize, b: usize) {
+        let (a, b) = (&self.peers[a], &self.peers[b]);
+        let seals = [a, b].map(|peer| peer.node.seals(self.now).map(|seal| seal.peer.id).collect::<Vec<_>>());
+        assert_eq!(seals, [vec![b.node.id()], vec![a.node.id()]]);
+        let [x, y] = [a, b].map(|peer| peer.seals.values().next().expect("a seal"));
+        assert_eq!((x.endpoint, y.endpoint), (b.place(), a.place()));
+        assert_fits(x, y, a.offer, b.offer);
     }
 
     pub(crate) fn random(&mut self) -> &mut ChaCha8Rng {
@@ -410,12 +548,18 @@ impl Net {
     }
 }
 
-fn config(seed: u8, town: Option<Town>) -> NodeConfig {
-    NodeConfig {
-        seed: [seed; 32],
-        name: format!("node {seed}"),
-        town,
-        gateways: GatewayPolicy::Any,
-        offer: Offer::default(),
-    }
+/// Both ends' data keys fit, and what was agreed on follows from the offers.
+fn assert_fits(x: &Tube, y: &Tube, a: Offer, b: Offer) {
+    assert_eq!((x.seal.seal, x.seal.open), (y.seal.open, y.seal.seal));
+    assert_eq!((x.seal.local, x.seal.remote), (y.seal.remote, y.seal.local));
+    assert_ne!(x.seal.local, LinkIndex(0));
+    let aes = a.fast_aes && b.fast_aes;
+    let cipher = if aes { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 };
+    assert_eq!((x.seal.cipher, y.seal.cipher), (cipher, cipher));
+    let kernel = a.kernel_plane && b.kernel_plane;
+    assert_eq!((x.kernel, y.kernel), (kernel, kernel));
+}
+
+fn config(seed: u16, town: Option<Town>, offer: Offer) -> NodeConfig {
+    NodeConfig { seed: seed_of(seed), name: format!("node {seed}"), town, gateways: GatewayPolicy::Any, offer }
 }

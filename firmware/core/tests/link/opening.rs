@@ -169,8 +169,8 @@ fn duplicated_and_late_messages_make_one_link() {
 #[test]
 fn three_on_one_wire_make_three_links() {
     let mut net = Net::new();
-    for seed in 1..=3 {
-        net.add_node(seed, Some(town(seed)), seed);
+    for seed in 1..=3_u8 {
+        net.add_node(seed.into(), Some(town(seed.into())), seed);
     }
     net.add_wire(&[0, 1, 2], IfaceKind::Wireless);
     net.run_for(ms(500));

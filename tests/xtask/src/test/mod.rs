@@ -7,6 +7,7 @@ mod layers;
 mod lines;
 mod lint;
 mod suites;
+mod vm;
 
 use std::{
     path::Path,
@@ -25,7 +26,7 @@ pub(crate) struct Args {
     /// Show the steps and stop
     #[arg(long)]
     list: bool,
-    /// Run only those tests whose name contains one of these (steps unit, sim and netns)
+    /// Run only those tests whose name contains one of these (steps unit, sim, netns and vm)
     #[arg(last = true, value_name = "FILTER")]
     filter: Vec<String>,
 }
@@ -57,6 +58,7 @@ const STEPS: &[Step] = &[
     Step { name: "doc", about: "the examples in the documentation", run: suites::doc },
     Step { name: "sim", about: "a town in virtual time", run: suites::sim },
     Step { name: "netns", about: "a town of network namespaces, with real sockets and processes", run: suites::netns },
+    Step { name: "vm", about: "the kernel plane, in a virtual machine with Debian's kernel", run: vm::run },
     Step { name: "demo", about: "cargo xtask demo --script", run: suites::demo },
     Step { name: "bare", about: "firmware/wire and firmware/core build for microcontrollers", run: bare::run },
     Step { name: "licences", about: "licences and sources of all dependencies", run: deny::licences },

@@ -118,7 +118,7 @@ fn suite(context: &Context<'_>, packages: &[&str], env: &[(&str, &str)], serial:
     finish(tally, status.success(), !context.filter.is_empty())
 }
 
-fn finish(tally: Tally, good: bool, may_be_empty: bool) -> Result<Outcome> {
+pub(super) fn finish(tally: Tally, good: bool, may_be_empty: bool) -> Result<Outcome> {
     if !good && tally.failed == 0 {
         bail!("the tests did not build or did not end");
     }

@@ -6,7 +6,7 @@ use super::{
     frame::{self, HEADER_LEN, OVERHEAD},
     tables::Link,
 };
-use crate::plane::aead::TAG_LEN;
+use crate::plane::aead::{FrameKey, NotAuthentic, TAG_LEN};
 
 /// Longest UDP payload over IPv4, which bounds a batch over IPv6 too.
 const MAX_BYTES: usize = 65_507;
@@ -15,7 +15,7 @@ const MAX_BYTES: usize = 65_507;
 pub(super) const MAX_PACKET: u16 = 65_474;
 const _: () = assert!(MAX_PACKET as usize + OVERHEAD == MAX_BYTES);
 
-/// Frames of one link, of equal length but for the last, sealed in place.
+/// Frames of one link, of equal length but for the last, sealed into the buffer that is sent.
 pub(super) struct Batch {
     bytes: Box<[u8]>,
     len: usize,
@@ -44,19 +44,46 @@ impl Batch {
         })
     }
 
+    /// Seals `plain`, flags and packet, as the next frame, from where it is straight into the batch. Only if
+    /// [`Self::takes`] the packet.
+    #[inline]
+    pub(super) fn push(&mut self, link: &Arc<Link>, counter: u64, plain: &[u8]) {
+        self.add(link, counter, plain.len(), |key, header, out| key.seal(counter, header, plain, out));
+    }
+
     /// Seals a packet of `len` bytes, which `fill` writes, as the next frame. Only if [`Self::takes`] it.
     #[inline]
-    pub(super) fn push(&mut self, link: &Arc<Link>, counter: u64, flags: u8, len: usize, fill: impl FnOnce(&mut [u8])) {
-        let size = len + OVERHEAD;
-        let Some(bytes) = self.bytes.get_mut(self.len..self.len + size) else { return };
-        let header = frame::header(link.session.remote, counter);
-        let (sealed, tag) = bytes.split_at_mut(size - TAG_LEN);
-        sealed[..HEADER_LEN].copy_from_slice(&header);
-        let plain = &mut sealed[HEADER_LEN..];
-        plain[0] = flags;
-        fill(&mut plain[1..]);
-        let Ok(made) = link.session.sealer().seal(counter, &header, plain) else { return };
-        tag.copy_from_slice(&made);
+    pub(super) fn push_with(
+        &mut self,
+        link: &Arc<Link>,
+        counter: u64,
+        flags: u8,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]),
+    ) {
+        self.add(link, counter, 1 + len, |key, header, out| {
+            out[0] = flags;
+            fill(&mut out[1..=len]);
+            key.seal_in_place(counter, header, out)
+        });
+    }
+
+    /// Adds a frame for `plain` bytes of plaintext, which `seal` makes behind its header.
+    #[inline]
+    fn add(
+        &mut self,
+        link: &Arc<Link>,
+        counter: u64,
+        plain: usize,
+        seal: impl FnOnce(&FrameKey, &[u8; HEADER_LEN], &mut [u8]) -> Result<(), NotAuthentic>,
+    ) {
+        let size = HEADER_LEN + plain + TAG_LEN;
+        let Some(frame) = self.bytes.get_mut(self.len..self.len + size) else { return };
+        let Some((place, sealed)) = frame.split_first_chunk_mut::<HEADER_LEN>() else { return };
+        *place = frame::header(link.session.remote, counter);
+        if seal(link.session.sealer(), place, sealed).is_err() {
+            return;
+        }
         if self.link.is_none() {
             self.link = Some(Arc::clone(link));
             self.frame = size;
@@ -66,10 +93,10 @@ impl Batch {
         self.frames += 1;
     }
 
-    /// What is to be sent, if anything: to which link, the frames, the length of each but the last, their number.
+    /// What is to be sent, if anything: to which link, the frames, the length of each but the last.
     #[inline]
-    pub(super) fn contents(&self) -> Option<(&Arc<Link>, &[u8], usize, usize)> {
-        Some((self.link.as_ref()?, &self.bytes[..self.len], self.frame, self.frames))
+    pub(super) fn contents(&self) -> Option<(&Arc<Link>, &[u8], usize)> {
+        Some((self.link.as_ref()?, &self.bytes[..self.len], self.frame))
     }
 
     /// Empties it.

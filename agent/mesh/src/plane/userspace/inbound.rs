@@ -18,10 +18,12 @@ use super::{
     frame::{self, FIRST, PART_MASK, PARTIAL, SECOND},
     limit::ErrorLimit,
     reassembly::MAX_PACKET,
+    seal::{self, ICMPV6},
+    seal_in::Envelope,
     tables::{Hop, Link, Receiving, Session, Tables},
 };
 use crate::{
-    packet::{IcmpError, IpHeader, MAX_ERROR, clamp_mss, decrement_hop_limit, icmp_error},
+    packet::{IcmpError, IpHeader, MAX_ERROR, clamp_mss, decrement_hop_limit, icmp_error, traffic_class},
     plane::{PacketDevice, PlaneFailure},
     underlay::{self, Received},
 };
@@ -41,27 +43,36 @@ pub(super) struct Inbound<D> {
     control: mpsc::Sender<Received>,
     state: UdpSocketState,
     arena: Box<[u8]>,
-    /// A packet that came in two parts.
-    joined: Box<[u8; MAX_PACKET]>,
+    /// A packet that came in two parts, behind a byte for the flags of the frame that it may leave in.
+    joined: Box<[u8; 1 + MAX_PACKET]>,
     forward: Forward<D>,
 }
 
 /// What happens to a packet that came out of a frame.
-struct Forward<D> {
-    shared: Arc<Shared<D>>,
-    egress: Egress<D>,
-    deliver: Deliver,
-    errors: ErrorLimit,
+pub(super) struct Forward<D> {
+    pub(super) shared: Arc<Shared<D>>,
+    pub(super) egress: Egress<D>,
+    pub(super) deliver: Deliver,
+    pub(super) errors: ErrorLimit,
+    /// A packet that came in two parts in a seal, as [`Inbound::joined`].
+    pub(super) joined: Box<[u8]>,
 }
 
 /// The session of the last frame: the next one is mostly of the same.
-struct Current<'a> {
-    index: u32,
-    session: &'a Session,
-    link: &'a Link,
-    receiving: MutexGuard<'a, Receiving>,
-    frames: u64,
-    bytes: u64,
+pub(super) struct Current<'a> {
+    pub(super) index: u32,
+    pub(super) session: &'a Session,
+    pub(super) link: &'a Link,
+    pub(super) receiving: MutexGuard<'a, Receiving>,
+    pub(super) frames: u64,
+    pub(super) bytes: u64,
+}
+
+/// The sessions of the last frame of a link, and of the last of a seal.
+#[derive(Default)]
+struct Opening<'a> {
+    link: Option<Current<'a>>,
+    seal: Option<Current<'a>>,
 }
 
 impl Drop for Current<'_> {
@@ -75,16 +86,17 @@ impl<D: PacketDevice> Inbound<D> {
     /// The socket's options cannot be set.
     pub(super) fn new(shared: Arc<Shared<D>>, control: mpsc::Sender<Received>) -> io::Result<Self> {
         let forward = Forward {
-            egress: Egress::new(Arc::clone(&shared))?,
+            egress: Egress::new(Arc::clone(&shared)),
             deliver: Deliver::new(shared.device.takes_udp_segments()),
             errors: ErrorLimit::new(),
+            joined: vec![0; 1 + MAX_PACKET].into(),
             shared: Arc::clone(&shared),
         };
         Ok(Self {
             state: UdpSocketState::new(shared.underlay.socket().into())?,
             control,
             arena: vec![0; MESSAGES * MESSAGE].into(),
-            joined: Box::new([0; MAX_PACKET]),
+            joined: Box::new([0; 1 + MAX_PACKET]),
             forward,
             shared,
         })
@@ -94,20 +106,20 @@ impl<D: PacketDevice> Inbound<D> {
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         loop {
-            let mut interest = PollFlags::IN;
-            if self.forward.egress.wants_writable() {
-                interest |= PollFlags::OUT;
-            }
-            let mut fds = [PollFd::new(shared.underlay.socket(), interest), PollFd::new(&shared.stop, PollFlags::IN)];
+            let mut fds =
+                vec![PollFd::new(shared.underlay.socket(), PollFlags::IN), PollFd::new(&shared.stop, PollFlags::IN)];
+            fds.extend(self.forward.egress.interests());
             match poll(&mut fds, None) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return shared.fail(PlaneFailure::Underlay(error.to_string())),
             }
-            let [socket, stop] = fds.map(|fd| fd.revents());
+            let [socket, stop] = std::array::from_fn(|at| fds[at].revents());
+            let unblocked = fds[2..].iter().any(|fd| !fd.revents().is_empty());
+            drop(fds);
             if !stop.is_empty() {
                 return;
             }
-            if socket.contains(PollFlags::OUT) {
+            if unblocked {
                 self.forward.egress.writable();
             }
             if socket.intersects(PollFlags::IN | PollFlags::ERR | PollFlags::HUP)
@@ -156,13 +168,13 @@ impl<D: PacketDevice> Inbound<D> {
         let from = underlay::source(meta);
         let end = start + meta.len.min(MESSAGE);
         let stride = meta.stride.max(1);
-        let mut current: Option<Current<'_>> = None;
+        let mut opening = Opening::default();
         let mut at = start;
         while at < end {
             let datagram = at..(at + stride).min(end);
             at = datagram.end;
             if frame::is_data(&self.arena[datagram.clone()]) {
-                self.data(shared, tables, from, datagram, &mut current);
+                self.data(shared, tables, from, datagram, &mut opening);
             } else {
                 self.control(shared, from, datagram);
             }
@@ -188,7 +200,7 @@ impl<D: PacketDevice> Inbound<D> {
         tables: &'a Tables,
         from: Endpoint,
         datagram: Range<usize>,
-        current: &mut Option<Current<'a>>,
+        Opening { link: current, seal: opened }: &mut Opening<'a>,
     ) {
         let Some((header, index, counter, sealed)) = frame::split(&mut self.arena[datagram.clone()]) else {
             return count(&shared.drops.unauthenticated);
@@ -196,7 +208,7 @@ impl<D: PacketDevice> Inbound<D> {
         if current.as_ref().is_none_or(|current| current.index != index) {
             // The lock of the old one goes before the new one's is taken.
             *current = None;
-            *current = find(tables, index);
+            *current = find(tables, index, false);
         }
         let Some(session) = current else { return count(&shared.drops.unauthenticated) };
         if !session.receiving.window.may_accept(counter) {
@@ -220,32 +232,42 @@ impl<D: PacketDevice> Inbound<D> {
         let partial = flags & PARTIAL != 0;
         let part = flags & PART_MASK;
         if part == FIRST || part == SECOND {
-            let whole = session.receiving.parts.add(counter, part == SECOND, partial, &plain[1..], &mut self.joined);
+            let Some((_, out)) = self.joined.split_last_chunk_mut::<MAX_PACKET>() else { return };
+            let whole = session.receiving.parts.add(counter, part == SECOND, partial, &plain[1..], out);
             if let Some((len, partial)) = whole {
                 // It lies elsewhere, so what is being coalesced must go first.
                 self.forward.deliver.flush(&shared.device, &shared.drops, &mut self.arena);
-                self.forward.packet(tables, &mut self.joined[..], 0..len, session.link, partial);
+                self.forward.packet(tables, &mut self.joined[..], 1..1 + len, session.link, partial, opened);
                 self.forward.deliver.flush(&shared.device, &shared.drops, &mut self.joined[..]);
             }
             return;
         }
         let start = datagram.start + frame::HEADER_LEN + 1;
         let packet = start..start + plain.len() - 1;
-        self.forward.packet(tables, &mut self.arena, packet, session.link, partial);
+        self.forward.packet(tables, &mut self.arena, packet, session.link, partial, opened);
     }
 }
 
-fn find(tables: &Tables, index: u32) -> Option<Current<'_>> {
+/// The session of a frame with this index. What came in no seal is opened by no seal's key, and the other way round.
+pub(super) fn find(tables: &Tables, index: u32, in_seal: bool) -> Option<Current<'_>> {
     let session = &**tables.sessions.get(&index)?;
-    let link = tables.link(session.slot)?;
+    let link = tables.link(session.slot).filter(|link| link.outer.is_some() == in_seal)?;
     let receiving = session.receiving.lock().unwrap_or_else(PoisonError::into_inner);
     Some(Current { index, session, link, receiving, frames: 0, bytes: 0 })
 }
 
 impl<D: PacketDevice> Forward<D> {
-    /// Moves the packet at `at` in `arena`, which came over `from`.
+    /// Moves the packet at `at` in `arena`, which came over `from`. The byte before it is free for a frame's flags.
     #[inline]
-    fn packet(&mut self, tables: &Tables, arena: &mut [u8], at: Range<usize>, from: &Link, partial: bool) {
+    fn packet<'a>(
+        &mut self,
+        tables: &'a Tables,
+        arena: &mut [u8],
+        at: Range<usize>,
+        from: &Link,
+        partial: bool,
+        opened: &mut Option<Current<'a>>,
+    ) {
         let Shared { device, drops, .. } = &*self.shared;
         let packet = &mut arena[at.clone()];
         let Some(header) = IpHeader::parse(packet) else { return count(&drops.invalid) };
@@ -253,8 +275,18 @@ impl<D: PacketDevice> Forward<D> {
             return count(&drops.invalid);
         }
         let packet = &mut packet[..header.total];
+        if let Some(frame) = seal::frame_in(&header, packet, tables.address_v6) {
+            let envelope = Envelope { source: header.source, class: traffic_class(packet) };
+            return self.open(tables, arena, at.start + frame..at.start + header.total, envelope, opened);
+        }
         match tables.next_hop(header.destination) {
             Hop::Local => {
+                if tables.misses_seal(from, &header) {
+                    return count(&drops.invalid);
+                }
+                if header.protocol == ICMPV6 {
+                    Self::note_too_big(tables, &header, packet);
+                }
                 clamp_mss(packet, &header, from.mtu, partial);
                 self.deliver.push(device, drops, arena, at, &header, partial);
             }
@@ -271,7 +303,9 @@ impl<D: PacketDevice> Forward<D> {
                 }
                 decrement_hop_limit(packet);
                 clamp_mss(packet, &header, link.mtu, partial);
-                if let Err(TooBig { mtu }) = self.egress.packet(link, packet, &header, partial) {
+                if let Err(TooBig { mtu }) =
+                    self.egress.packet(link, &mut arena[at.start - 1..at.start + header.total], &header, partial)
+                {
                     count(&drops.too_big);
                     self.answer(tables, IcmpError::TooBig { mtu }, &arena[at], &header);
                 }
@@ -290,12 +324,12 @@ impl<D: PacketDevice> Forward<D> {
         if !self.errors.allow(self.egress.now()) {
             return;
         }
-        let mut out = [0; MAX_ERROR];
-        let Some(len) = icmp_error(error, packet, header, own, &mut out) else { return };
-        let bytes = &out[..len];
+        let mut plain = [0; 1 + MAX_ERROR];
+        let Some((_, out)) = plain.split_last_chunk_mut::<MAX_ERROR>() else { return };
+        let Some(len) = icmp_error(error, packet, header, own, out) else { return };
         // At most 1280 bytes: they fit every link.
-        if let (Hop::Link(link), Some(header)) = (tables.next_hop(header.source), IpHeader::parse(bytes)) {
-            let _ = self.egress.packet(link, bytes, &header, false);
+        if let (Hop::Link(link), Some(header)) = (tables.next_hop(header.source), IpHeader::parse(&out[..len])) {
+            let _ = self.egress.packet(link, &mut plain[..=len], &header, false);
         }
     }
 }

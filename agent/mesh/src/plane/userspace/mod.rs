@@ -10,39 +10,54 @@ mod deliver;
 mod egress;
 mod frame;
 mod inbound;
+mod lane;
 mod limit;
 mod outbound;
 mod reassembly;
+mod seal;
+mod seal_hold;
+mod seal_in;
+mod seal_out;
 mod tables;
 #[cfg(test)]
 mod tests;
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{Ordering, fence},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
-use grange_core::{DataKeys, Endpoint, LinkId, LinkTraffic};
+use grange_core::{DataKeys, Endpoint, IfaceId, LinkId, LinkTraffic};
 use grange_wire::{LinkIndex, NodeId, Prefix};
-use portable_atomic::AtomicU64;
+use portable_atomic::{AtomicBool, AtomicU64};
 use rustix::{
     event::{EventfdFlags, eventfd},
     fd::OwnedFd,
 };
 use tokio::sync::mpsc;
 
-use self::tables::{Counters, Link, LocalKind, Roamed, Session, Slot, Tables};
+use self::{
+    seal::Outer,
+    tables::{Counters, Link, LocalKind, Roamed, Session, Slot, Tables},
+};
 use super::{
     AddLinkError, LinkSpec, Local, MAX_LINKS, MAX_LOCAL, MAX_ROUTES, PacketDevice, Plane, PlaneDrops, PlaneFailure,
     RekeyError, SetLocalError, SetRouteError, UnknownLink, Way,
 };
-use crate::underlay::{Received, Underlay};
+use crate::underlay::{Outlet, Received, Underlay};
 
 /// How long the keys before the last rekey still open frames (`docs/protocol.md`, "Handshake").
 const OLD_KEYS: Duration = Duration::from_secs(60);
+
+/// How long a router on the way is believed that it carries less than a seal has proven. The core's search for what
+/// passes comes as often.
+const NARROW: Duration = Duration::from_secs(60);
 
 /// What the plane is given.
 pub struct UserspaceConfig<D> {
@@ -77,6 +92,8 @@ struct Shared<D> {
     tables: ArcSwap<Tables>,
     roamed: Roamed,
     drops: Drops,
+    /// Packets wait for seals: the thread that keeps them wants to know of new tables.
+    holding: AtomicBool,
     stop: OwnedFd,
     failure: Mutex<Option<PlaneFailure>>,
 }
@@ -139,6 +156,8 @@ struct LinkState {
     old: Option<OldKeys>,
     /// Keys that the neighbour may seal with already and we do not yet.
     offered: Option<(LinkIndex, Arc<Session>)>,
+    /// Since when a router on a seal's way is known to carry less.
+    narrow: Option<Instant>,
 }
 
 /// The user-space plane. Dropping it ends its threads.
@@ -162,10 +181,11 @@ impl<D: PacketDevice> Userspace<D> {
             tables: ArcSwap::default(),
             roamed: Roamed::default(),
             drops: Drops::default(),
+            holding: AtomicBool::new(false),
             stop,
             failure: Mutex::new(None),
         });
-        let outbound = outbound::Outbound::new(Arc::clone(&shared)).map_err(StartError::Underlay)?;
+        let outbound = outbound::Outbound::new(Arc::clone(&shared), config.seals).map_err(StartError::Underlay)?;
         let inbound = inbound::Inbound::new(Arc::clone(&shared), config.control).map_err(StartError::Underlay)?;
         let mut plane = Self { shared, links: Vec::new(), threads: Vec::with_capacity(2) };
         // Dropping a half-started plane ends the thread that runs.
@@ -184,7 +204,13 @@ impl<D: PacketDevice> Userspace<D> {
     fn update(&self, change: impl FnOnce(&mut Tables)) {
         let mut tables = Tables::clone(&self.shared.tables.load());
         change(&mut tables);
+        tables.version += 1;
         self.shared.tables.store(Arc::new(tables));
+        // Who sets `holding` looks at the tables afterwards: one of the two sees what the other did.
+        fence(Ordering::SeqCst);
+        if self.shared.holding.load(Ordering::SeqCst) {
+            self.shared.underlay.wake();
+        }
     }
 
     fn update_link(&self, slot: Slot, change: impl FnOnce(&mut Link)) {
@@ -214,6 +240,18 @@ impl<D: PacketDevice> Userspace<D> {
             self.update(|tables| tables.sessions.retain(|index, _| !expired.contains(index)));
         }
     }
+
+    fn forget_narrow_paths(&mut self) {
+        let tables = self.shared.tables.load();
+        for state in &mut self.links {
+            let Some(outer) = tables.link(state.slot).and_then(|link| link.outer.as_ref()) else { continue };
+            if !outer.is_narrow() {
+                state.narrow = None;
+            } else if state.narrow.get_or_insert_with(Instant::now).elapsed() >= NARROW {
+                outer.forget_path_mtu();
+            }
+        }
+    }
 }
 
 impl<D: PacketDevice> Plane for Userspace<D> {
@@ -236,22 +274,28 @@ impl<D: PacketDevice> Plane for Userspace<D> {
         let free = tables.links.iter().position(Option::is_none).unwrap_or(tables.links.len());
         let slot = Slot::try_from(free).map_err(|_| AddLinkError::Full)?;
         let session = Arc::new(Session::new(slot, &spec.keys).map_err(AddLinkError::Unsupported)?);
+        let outer = match tables.address_v6 {
+            _ if spec.endpoint.iface != IfaceId::MESH => None,
+            Some(own) => Some(Arc::new(Outer::new(own, &spec.peer))),
+            None => return Err(AddLinkError::Unsupported("a seal needs the node's own address")),
+        };
+        let outlet = if outer.is_some() { Outlet::default() } else { self.shared.underlay.outlet() };
         let new = Arc::new(Link {
             id: link,
+            peer: spec.peer,
+            outer,
             endpoint: spec.endpoint,
             destination: crate::underlay::destination(spec.endpoint),
+            outlet: Arc::new(outlet),
             mtu: spec.mtu.min(batch::MAX_PACKET),
             session: Arc::clone(&session),
             counters: Arc::new(Counters::default()),
         });
         self.update(|tables| {
-            if free == tables.links.len() {
-                tables.links.push(None);
-            }
-            tables.links[free] = Some(new);
+            tables.add_link(slot, new);
             tables.sessions.insert(index.0, session);
         });
-        self.links.push(LinkState { id: link, slot, index, old: None, offered: None });
+        self.links.push(LinkState { id: link, slot, index, old: None, offered: None, narrow: None });
         Ok(())
     }
 
@@ -319,11 +363,7 @@ impl<D: PacketDevice> Plane for Userspace<D> {
     fn remove_link(&mut self, link: LinkId) -> Result<(), UnknownLink> {
         let at = self.state(link).ok_or(UnknownLink(link))?;
         let state = self.links.swap_remove(at);
-        self.update(|tables| {
-            tables.routes.retain(|slot| slot != state.slot);
-            tables.sessions.retain(|_, session| session.slot != state.slot);
-            tables.links[state.slot as usize] = None;
-        });
+        self.update(|tables| tables.remove_link(state.slot));
         self.shared.roamed.forget(link);
         Ok(())
     }
@@ -331,22 +371,19 @@ impl<D: PacketDevice> Plane for Userspace<D> {
     fn set_route(&mut self, prefix: Prefix, way: Way) -> Result<(), SetRouteError> {
         let slot = self.slot(way.link).map_err(|UnknownLink(link)| SetRouteError::UnknownLink(link))?;
         let tables = self.shared.tables.load();
-        match tables.routes.get(prefix) {
-            Some(same) if same == slot => return Ok(()),
-            None if tables.routes.size() >= MAX_ROUTES => return Err(SetRouteError::Full),
-            _ => {}
+        if tables.goes(prefix, slot, way.seal) {
+            return Ok(());
         }
-        self.update(|tables| {
-            tables.routes.insert(prefix, slot);
-        });
+        if !tables.has_route(prefix) && tables.size() >= MAX_ROUTES {
+            return Err(SetRouteError::Full);
+        }
+        self.update(|tables| tables.set_route(prefix, slot, way.seal));
         Ok(())
     }
 
     fn remove_route(&mut self, prefix: Prefix) {
-        if self.shared.tables.load().routes.get(prefix).is_some() {
-            self.update(|tables| {
-                tables.routes.remove(prefix);
-            });
+        if self.shared.tables.load().has_route(prefix) {
+            self.update(|tables| tables.remove_route(prefix));
         }
     }
 
@@ -370,8 +407,17 @@ impl<D: PacketDevice> Plane for Userspace<D> {
         Ok(())
     }
 
+    fn set_sealed_ports(&mut self, ports: &[u16]) {
+        let mut ports = ports.to_vec();
+        ports.sort_unstable();
+        if self.shared.tables.load().sealed_ports != ports {
+            self.update(|tables| tables.sealed_ports = ports);
+        }
+    }
+
     fn counters(&mut self, into: &mut Vec<(LinkId, LinkTraffic)>) {
         self.forget_old_keys();
+        self.forget_narrow_paths();
         let tables = self.shared.tables.load();
         into.extend(tables.links.iter().flatten().map(|link| (link.id, link.counters.read())));
     }

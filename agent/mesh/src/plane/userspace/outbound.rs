@@ -1,14 +1,24 @@
 //! From the device to the links.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{Ordering, fence},
+    },
+};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use grange_wire::NodeId;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::sync::mpsc;
 
 use super::{
     Shared, count, deliver,
     egress::{Egress, TooBig},
     limit::ErrorLimit,
-    tables::{Hop, Tables},
+    seal_hold::Hold,
+    seal_out::Way,
+    tables::{Entry, Sealed, Tables},
 };
 use crate::{
     packet::{
@@ -30,39 +40,54 @@ pub(super) struct Outbound<D> {
     egress: Egress<D>,
     errors: ErrorLimit,
     buffer: Box<[u8]>,
+    /// What waits for seals, and where those are asked for.
+    hold: Hold,
+    seals: mpsc::Sender<NodeId>,
+    /// The snapshot that packets were last released by.
+    released: u64,
 }
 
 impl<D: PacketDevice> Outbound<D> {
     /// # Errors
     /// The socket's options cannot be set.
-    pub(super) fn new(shared: Arc<Shared<D>>) -> io::Result<Self> {
-        let egress = Egress::new(Arc::clone(&shared))?;
-        Ok(Self { shared, egress, errors: ErrorLimit::new(), buffer: vec![0; VNET_LEN + MAX_PACKET].into() })
+    pub(super) fn new(shared: Arc<Shared<D>>, seals: mpsc::Sender<NodeId>) -> io::Result<Self> {
+        Ok(Self {
+            egress: Egress::new(Arc::clone(&shared)),
+            errors: ErrorLimit::new(),
+            buffer: vec![0; VNET_LEN + MAX_PACKET].into(),
+            hold: Hold::default(),
+            seals,
+            released: 0,
+            shared,
+        })
     }
 
     /// Runs until the plane stops.
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         loop {
-            let writable = if self.egress.wants_writable() { PollFlags::OUT } else { PollFlags::empty() };
-            let mut fds = [
+            let writable = if shared.underlay.has_waiting() { PollFlags::OUT } else { PollFlags::empty() };
+            let mut fds = vec![
                 PollFd::from_borrowed_fd(shared.device.fd(), PollFlags::IN),
                 PollFd::new(&shared.stop, PollFlags::IN),
                 PollFd::from_borrowed_fd(shared.underlay.wake_fd(), PollFlags::IN),
                 PollFd::new(shared.underlay.socket(), writable),
             ];
-            match poll(&mut fds, None) {
+            fds.extend(self.egress.interests());
+            match poll(&mut fds, self.timeout().as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return shared.fail(PlaneFailure::Device(error.to_string())),
             }
-            let [device, stop, wake, socket] = fds.map(|fd| fd.revents());
+            let [device, stop, wake, socket] = std::array::from_fn(|at| fds[at].revents());
+            let unblocked = fds[4..].iter().any(|fd| !fd.revents().is_empty());
+            drop(fds);
             if !stop.is_empty() {
                 return;
             }
             if !wake.is_empty() {
                 shared.underlay.take_wake();
             }
-            if socket.contains(PollFlags::OUT) {
+            if unblocked || socket.contains(PollFlags::OUT) {
                 self.egress.writable();
             }
             if socket.contains(PollFlags::ERR) {
@@ -73,6 +98,13 @@ impl<D: PacketDevice> Outbound<D> {
                 && let Err(error) = self.read(&shared)
             {
                 return shared.fail(PlaneFailure::Device(error.to_string()));
+            }
+            if !self.hold.is_empty() {
+                // Here, before it blocks: tables that changed before `holding` was set wake nobody.
+                let tables = shared.tables.load();
+                self.release(&shared, &tables);
+                self.expire(&shared, &tables);
+                self.egress.flush();
             }
         }
     }
@@ -95,6 +127,9 @@ impl<D: PacketDevice> Outbound<D> {
             };
             // After the packet was read: who changed the tables before sending it finds them changed.
             let tables = shared.tables.load();
+            if !self.hold.is_empty() {
+                self.release(shared, &tables);
+            }
             // Taken out and put back: `self` is borrowed on the way.
             let mut buffer = std::mem::take(&mut self.buffer);
             self.packet(shared, &tables, &mut buffer[..len]);
@@ -105,18 +140,26 @@ impl<D: PacketDevice> Outbound<D> {
     }
 
     fn packet(&mut self, shared: &Shared<D>, tables: &Tables, bytes: &mut [u8]) {
-        let Some((vnet, packet)) = VnetHeader::split(bytes) else { return count(&shared.drops.invalid) };
+        let Some((vnet, _)) = VnetHeader::split(bytes) else { return count(&shared.drops.invalid) };
+        // The offload header is read: its last byte has room for a frame's flags.
+        let bytes = &mut bytes[VNET_LEN - 1..];
+        let packet = &mut bytes[1..];
         let Some(header) = IpHeader::parse(packet) else { return count(&shared.drops.invalid) };
         // Hosts talk to their link all the time (neighbour discovery, multicast): that is no error.
         if !header.is_forwardable() {
             return count(&shared.drops.invalid);
         }
         let packet = &mut packet[..header.total];
-        let link = match tables.next_hop(header.destination) {
-            Hop::Link(link) => link,
+        let way = match tables.entry(header.destination) {
+            Entry::Link(link) => Way::Link(link),
+            Entry::Sealed(Sealed { link, .. }) | Entry::Waits { link, .. } if tables.goes_bare(&header, packet) => {
+                Way::Link(link)
+            }
+            Entry::Sealed(sealed) => Way::Sealed(sealed),
+            Entry::Waits { peer, .. } => return self.wait(shared, *peer, &vnet, packet),
             // The kernel gave us what is its own: its routes contradict ours for a moment.
-            Hop::Local => return count(&shared.drops.unroutable),
-            Hop::None => {
+            Entry::Local => return count(&shared.drops.unroutable),
+            Entry::None => {
                 count(&shared.drops.unroutable);
                 return self.answer(shared, tables, IcmpError::NoRoute, packet, &header);
             }
@@ -126,20 +169,65 @@ impl<D: PacketDevice> Outbound<D> {
             if vnet.partial && !partial && !complete_checksum(&vnet, packet) {
                 return count(&shared.drops.invalid);
             }
-            clamp_mss(packet, &header, link.mtu, partial);
-            self.egress.packet(link, packet, &header, partial)
+            clamp_mss(packet, &header, way.mtu(), partial);
+            self.egress.send(way, &mut bytes[..=header.total], &header, partial)
         } else {
             match Segmenter::new(&vnet, &header, packet) {
                 Some(segmenter) => {
-                    clamp_mss(packet, &header, link.mtu, true);
-                    self.egress.segments(link, &segmenter, packet)
+                    clamp_mss(packet, &header, way.mtu(), true);
+                    self.egress.send_segments(way, &segmenter, &mut bytes[..=header.total])
                 }
                 None => return count(&shared.drops.invalid),
             }
         };
         if let Err(TooBig { mtu }) = sent {
             count(&shared.drops.too_big);
-            self.answer(shared, tables, IcmpError::TooBig { mtu }, packet, &header);
+            self.answer(shared, tables, IcmpError::TooBig { mtu }, &bytes[1..=header.total], &header);
+        }
+    }
+
+    /// When something that waits has waited too long.
+    fn timeout(&self) -> Option<Timespec> {
+        let left = self.hold.expires()?.since(self.egress.now());
+        // A millisecond more than is left, so that it is over then.
+        Timespec::try_from(left + std::time::Duration::from_millis(1)).ok()
+    }
+
+    /// Lets a packet wait for the seal to `peer`, and asks for that.
+    #[cold]
+    fn wait(&mut self, shared: &Shared<D>, peer: NodeId, vnet: &VnetHeader, packet: &[u8]) {
+        let now = self.egress.now();
+        let dropped = self.hold.push(now, peer, vnet, packet);
+        shared.drops.congested.fetch_add(dropped, Ordering::Relaxed);
+        shared.holding.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        if self.hold.asks(now, peer) && self.seals.try_send(peer).is_err() {
+            tracing::debug!(%peer, "too many seals are asked for at once");
+        }
+    }
+
+    /// Moves what needs to wait no longer.
+    #[cold]
+    fn release(&mut self, shared: &Shared<D>, tables: &Tables) {
+        if std::mem::replace(&mut self.released, tables.version) == tables.version {
+            return;
+        }
+        while let Some(mut bytes) = self.hold.take(|peer| !tables.waits_for(peer)) {
+            self.packet(shared, tables, &mut bytes);
+        }
+        shared.holding.store(!self.hold.is_empty(), Ordering::SeqCst);
+    }
+
+    /// Tells the hosts of those that waited in vain.
+    #[cold]
+    fn expire(&mut self, shared: &Shared<D>, tables: &Tables) {
+        let now = self.egress.now();
+        while let Some(bytes) = self.hold.expired(now) {
+            count(&shared.drops.unroutable);
+            let packet = &bytes[VNET_LEN..];
+            if let Some(header) = IpHeader::parse(packet) {
+                self.answer(shared, tables, IcmpError::NoRoute, packet, &header);
+            }
         }
     }
 

@@ -7,13 +7,17 @@ use std::{
 };
 
 use grange_core::{DataKeys, Endpoint, LinkId, LinkTraffic, link::ReplayWindow};
-use grange_wire::{LinkIndex, MESH_V4, MESH_V6};
+use grange_wire::{LinkIndex, MESH_V4, MESH_V6, NodeId, Prefix};
 use portable_atomic::AtomicU64;
 
-use super::reassembly::Reassembly;
+use super::{
+    reassembly::Reassembly,
+    seal::{self, ICMP, ICMPV6, Outer},
+};
 use crate::{
+    packet::IpHeader,
     plane::{aead::FrameKey, fib::Fib},
-    underlay,
+    underlay::{self, Outlet},
 };
 
 /// Frames that may overtake each other: the window spans a burst of several super-packets.
@@ -23,8 +27,11 @@ pub(super) const REPLAY_WINDOW: usize = 8192;
 /// does after 2^48.
 const MAX_FRAMES: u64 = 1 << 60;
 
-/// The place of a link in [`Tables::links`].
+/// The place of a link or a seal in [`Tables::links`].
 pub(super) type Slot = u32;
+
+/// The place of a node in [`Tables::peers`].
+pub(super) type PeerSlot = u32;
 
 /// Keys of one direction pair, with what must last as long as they do.
 pub(super) struct Session {
@@ -115,13 +122,19 @@ impl Counters {
     }
 }
 
-/// A link as the threads use it.
+/// A link or a seal as the threads use it.
 #[derive(Clone)]
 pub(super) struct Link {
     pub(super) id: LinkId,
+    /// Who is at the other end.
+    pub(super) peer: NodeId,
+    /// What it is a seal by; `None`: a link.
+    pub(super) outer: Option<Arc<Outer>>,
     pub(super) endpoint: Endpoint,
     /// `endpoint` as the kernel wants it.
     pub(super) destination: SocketAddr,
+    /// The socket that its frames leave by.
+    pub(super) outlet: Arc<Outlet>,
     /// The largest inner packet in one frame.
     pub(super) mtu: u16,
     /// What seals.
@@ -156,6 +169,47 @@ pub(super) enum LocalKind {
     Exit,
 }
 
+/// What a route says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Route {
+    /// The link.
+    pub(super) link: Slot,
+    /// Whom what enters the mesh here is sealed for.
+    pub(super) seal: Option<PeerSlot>,
+}
+
+/// A node that routes seal for.
+#[derive(Clone)]
+pub(super) struct Peer {
+    pub(super) id: NodeId,
+    /// The seal, if it is there.
+    seal: Option<Slot>,
+    /// Routes that name it.
+    routes: u32,
+}
+
+/// A seal, and the link that its outer packets go over.
+#[derive(Clone, Copy)]
+pub(super) struct Sealed<'a> {
+    pub(super) seal: &'a Link,
+    pub(super) outer: &'a Outer,
+    pub(super) link: &'a Arc<Link>,
+}
+
+/// How a packet that enters the mesh here goes on.
+pub(super) enum Entry<'a> {
+    /// Nowhere: it is this node's own.
+    Local,
+    /// Over a link, as it is.
+    Link(&'a Arc<Link>),
+    /// In a seal.
+    Sealed(Sealed<'a>),
+    /// In a seal that is not there; over the link it would go if it needed none.
+    Waits { peer: &'a NodeId, link: &'a Arc<Link> },
+    /// Nowhere.
+    None,
+}
+
 /// Where a packet goes.
 pub(super) enum Hop<'a> {
     /// To the TUN.
@@ -166,6 +220,13 @@ pub(super) enum Hop<'a> {
     None,
 }
 
+/// What tables say of a destination.
+enum Next {
+    Local,
+    Route(Route),
+    None,
+}
+
 /// The snapshot.
 #[derive(Clone, Default)]
 pub(super) struct Tables {
@@ -173,10 +234,18 @@ pub(super) struct Tables {
     pub(super) links: Vec<Option<Arc<Link>>>,
     /// By the index in the frames that come to us: the present and the previous keys of every link.
     pub(super) sessions: HashMap<u32, Arc<Session>>,
-    pub(super) routes: Fib<Slot>,
+    routes: Fib<Route>,
+    /// By slot; freed slots are used again. Those that routes name, and no others.
+    peers: Vec<Option<Peer>>,
     pub(super) local: Fib<LocalKind>,
     pub(super) address_v6: Option<Ipv6Addr>,
     pub(super) address_v4: Option<Ipv4Addr>,
+    /// UDP ports of this node, sorted, whose packets are sealed already.
+    pub(super) sealed_ports: Vec<u16>,
+    /// The prefixes of the nodes that a seal is there with.
+    sealed: Fib<Slot>,
+    /// Counted up with each snapshot.
+    pub(super) version: u64,
 }
 
 impl Tables {
@@ -190,14 +259,178 @@ impl Tables {
     /// that is gone is unreachable, and its packets are nothing for a gateway (RFC 8966, section 2.8).
     #[inline]
     pub(super) fn next_hop(&self, destination: IpAddr) -> Hop<'_> {
+        match self.next(destination) {
+            Next::Local => Hop::Local,
+            Next::Route(route) => self.link(route.link).map_or(Hop::None, Hop::Link),
+            Next::None => Hop::None,
+        }
+    }
+
+    /// How packets to `destination` that enter the mesh here go on. The outer packets of a seal follow the routes as any
+    /// packet to its peer's address does.
+    #[inline]
+    pub(super) fn entry(&self, destination: IpAddr) -> Entry<'_> {
+        let route = match self.next(destination) {
+            Next::Local => return Entry::Local,
+            Next::Route(route) => route,
+            Next::None => return Entry::None,
+        };
+        let Some(link) = self.link(route.link) else { return Entry::None };
+        let Some(peer) = route.seal.and_then(|slot| self.peers.get(slot as usize)?.as_ref()) else {
+            return Entry::Link(link);
+        };
+        let Some(seal) = peer.seal.and_then(|slot| self.link(slot)) else {
+            return Entry::Waits { peer: &peer.id, link };
+        };
+        // A seal without an outer packet is none; there is no such.
+        let Some(outer) = &seal.outer else { return Entry::None };
+        // Routes to the peer and to what is behind it change one after the other: then over the link of the latter.
+        let link = if let Hop::Link(to_peer) = self.next_hop(outer.peer().into()) { to_peer } else { link };
+        Entry::Sealed(Sealed { seal, outer, link })
+    }
+
+    /// Whether a packet that enters the mesh here goes as it is, even if the way to its destination is sealed.
+    #[inline]
+    pub(super) fn goes_bare(&self, header: &IpHeader, packet: &[u8]) -> bool {
+        seal::goes_bare(header, packet, self.own_address(header.source), &self.sealed_ports)
+    }
+
+    /// Whether a packet for this node that came over `from` without a seal is not from whom it says: that node seals
+    /// what it sends to us. Not so of ICMP, by which nodes on the way speak, and those that are traced.
+    #[inline]
+    pub(super) fn misses_seal(&self, from: &Link, header: &IpHeader) -> bool {
+        if matches!(header.protocol, ICMP | ICMPV6)
+            || prefixes_of(&from.peer).iter().any(|own| own.contains(header.source))
+        {
+            return false;
+        }
+        let seal = self.sealed.lookup(header.source).and_then(|(_, slot)| self.link(slot));
+        seal.and_then(|seal| seal.outer.as_ref()).is_some_and(|outer| outer.peer_seals())
+    }
+
+    /// Whether packets wait for the seal to `peer` with reason: routes name it, and it is not there.
+    pub(super) fn waits_for(&self, peer: &NodeId) -> bool {
+        self.peers.iter().flatten().any(|known| known.id == *peer && known.seal.is_none())
+    }
+
+    #[inline]
+    fn next(&self, destination: IpAddr) -> Next {
         let of_mesh = || MESH_V6.contains(destination) || MESH_V4.contains(destination);
         let route = self.routes.lookup(destination).filter(|(len, _)| *len > 0 || !of_mesh());
         let local = self.local.lookup(destination).filter(|(_, kind)| *kind == LocalKind::Own || !of_mesh());
         match (local, route) {
-            (Some((local, _)), Some((route, _))) if local >= route => Hop::Local,
-            (Some(_), None) => Hop::Local,
-            (_, Some((_, slot))) => self.link(slot).map_or(Hop::None, Hop::Link),
-            (None, None) => Hop::None,
+            (Some((local, _)), Some((route, _))) if local >= route => Next::Local,
+            (Some(_), None) => Next::Local,
+            (_, Some((_, route))) => Next::Route(route),
+            (None, None) => Next::None,
+        }
+    }
+
+    /// Number of routes.
+    pub(super) fn size(&self) -> usize {
+        self.routes.size()
+    }
+
+    /// Whether a prefix has a route.
+    pub(super) fn has_route(&self, prefix: Prefix) -> bool {
+        self.routes.get(prefix).is_some()
+    }
+
+    /// Whether a prefix goes exactly this way.
+    pub(super) fn goes(&self, prefix: Prefix, link: Slot, seal: Option<NodeId>) -> bool {
+        let id = |slot: PeerSlot| self.peers.get(slot as usize)?.as_ref().map(|peer| peer.id);
+        self.routes.get(prefix).is_some_and(|route| route.link == link && route.seal.and_then(id) == seal)
+    }
+
+    /// Sets where a prefix goes.
+    pub(super) fn set_route(&mut self, prefix: Prefix, link: Slot, seal: Option<NodeId>) {
+        let seal = seal.map(|id| self.take_peer(id));
+        let before = self.routes.insert(prefix, Route { link, seal });
+        self.leave_peer(before);
+    }
+
+    /// A prefix goes nowhere any more.
+    pub(super) fn remove_route(&mut self, prefix: Prefix) {
+        let before = self.routes.remove(prefix);
+        self.leave_peer(before);
+    }
+
+    /// Puts a link or a seal into a free slot.
+    pub(super) fn add_link(&mut self, slot: Slot, link: Arc<Link>) {
+        let at = slot as usize;
+        if self.links.len() <= at {
+            self.links.resize(at + 1, None);
+        }
+        if link.outer.is_some() {
+            let peers = self.peers.iter_mut().flatten();
+            peers.filter(|peer| peer.id == link.peer).for_each(|peer| peer.seal = Some(slot));
+            for prefix in prefixes_of(&link.peer) {
+                self.sealed.insert(prefix, slot);
+            }
+        }
+        self.links[at] = Some(link);
+    }
+
+    /// A link or a seal is gone, and with a link the routes over it.
+    pub(super) fn remove_link(&mut self, slot: Slot) {
+        let mut left = Vec::new();
+        self.routes.retain(|route| {
+            let keep = route.link != slot;
+            if !keep {
+                left.push(route);
+            }
+            keep
+        });
+        left.into_iter().for_each(|route| self.leave_peer(Some(route)));
+        self.sessions.retain(|_, session| session.slot != slot);
+        let Some(link) = self.links.get_mut(slot as usize).and_then(Option::take) else { return };
+        if link.outer.is_some() {
+            // Two seals between the same nodes last for a moment.
+            let other = self.seal_to(&link.peer);
+            let peers = self.peers.iter_mut().flatten();
+            peers.filter(|peer| peer.seal == Some(slot)).for_each(|peer| peer.seal = other);
+            self.sealed.retain(|at| at != slot);
+            for (prefix, other) in prefixes_of(&link.peer).into_iter().zip(other.into_iter().cycle()) {
+                self.sealed.insert(prefix, other);
+            }
+        }
+    }
+
+    /// The newest seal to a node.
+    fn seal_to(&self, peer: &NodeId) -> Option<Slot> {
+        let links = self.links.iter().enumerate();
+        let seals = links.filter_map(|(slot, link)| {
+            let link = link.as_ref().filter(|link| link.outer.is_some() && link.peer == *peer)?;
+            Some((link.id, Slot::try_from(slot).ok()?))
+        });
+        seals.max().map(|(_, slot)| slot)
+    }
+
+    /// The slot of a node that one more route names.
+    fn take_peer(&mut self, id: NodeId) -> PeerSlot {
+        let known = self.peers.iter().position(|peer| peer.as_ref().is_some_and(|peer| peer.id == id));
+        let at = known.or_else(|| self.peers.iter().position(Option::is_none)).unwrap_or(self.peers.len());
+        if at == self.peers.len() {
+            self.peers.push(None);
+        }
+        if self.peers[at].is_none() {
+            self.peers[at] = Some(Peer { id, seal: self.seal_to(&id), routes: 0 });
+        }
+        if let Some(peer) = &mut self.peers[at] {
+            peer.routes += 1;
+        }
+        // There are no more of them than routes.
+        PeerSlot::try_from(at).unwrap_or(PeerSlot::MAX)
+    }
+
+    /// A route that may name a node is gone.
+    fn leave_peer(&mut self, route: Option<Route>) {
+        let Some(place) = route.and_then(|route| self.peers.get_mut(route.seal? as usize)) else { return };
+        if let Some(peer) = place {
+            peer.routes = peer.routes.saturating_sub(1);
+            if peer.routes == 0 {
+                *place = None;
+            }
         }
     }
 
@@ -214,6 +447,12 @@ impl Tables {
             IpAddr::V6(_) => self.address_v6.map(IpAddr::V6),
         }
     }
+}
+
+/// The prefixes that a node's own packets and those of its LAN come from.
+#[inline]
+fn prefixes_of(id: &NodeId) -> [Prefix; 2] {
+    [grange_wire::lan_prefix(id), Prefix::host(grange_wire::node_address_v4(id).into())]
 }
 
 /// Links whose neighbour was heard from another address.
@@ -258,7 +497,7 @@ mod tests {
     fn a_node_that_is_gone_is_not_looked_for_by_a_default_route() {
         let mut tables = Tables::default();
         for prefix in ["::/0", "0.0.0.0/0", "fd02::/64"] {
-            tables.routes.insert(prefix.parse().unwrap(), 0);
+            tables.set_route(prefix.parse().unwrap(), 0, None);
         }
         let led = |address: &str| tables.routes.lookup(address.parse().unwrap()).is_some();
         let none = |address: &str| matches!(tables.next_hop(address.parse().unwrap()), Hop::None);
@@ -275,7 +514,9 @@ mod tests {
         let session = Arc::new(Session::new(0, &keys).unwrap());
         let counters = Arc::default();
         let destination = underlay::destination(endpoint);
-        tables.links.push(Some(Arc::new(Link { id: LinkId(1), endpoint, destination, mtu: 1419, session, counters })));
+        let (id, peer) = (LinkId(1), NodeId([1; 32]));
+        let link = Link { id, peer, outer: None, endpoint, destination, outlet: Arc::default(), mtu: 1419, session, counters };
+        tables.add_link(0, Arc::new(link));
         let goes = |address: &str| matches!(tables.next_hop(address.parse().unwrap()), Hop::Link(_));
         assert!(goes("2001:db8::1") && goes("198.51.100.1") && goes("fd02::1"));
         assert!(!goes("fd03::1") && !goes("100.64.0.9"));

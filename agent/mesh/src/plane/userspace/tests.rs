@@ -1,5 +1,7 @@
 //! Planes joined by loopback sockets, with socket pairs for devices.
 
+mod seals;
+
 use std::{
     io::{self, IoSlice},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
@@ -19,7 +21,10 @@ use crate::{
         IpHeader, Offload, Segmenter, TCP, UDP, VNET_LEN, VnetHeader, complete_checksum,
         testing::{self, checksums_are_right},
     },
-    plane::{aead::FrameKey, userspace::frame},
+    plane::{
+        aead::{FrameKey, TAG_LEN},
+        userspace::frame,
+    },
     underlay::UnderlayConfig,
 };
 
@@ -53,6 +58,7 @@ struct Node {
     host: OwnedFd,
     address: Endpoint,
     control: mpsc::Receiver<Received>,
+    seals: mpsc::Receiver<NodeId>,
 }
 
 fn v6(node: u16) -> Ipv6Addr {
@@ -69,12 +75,12 @@ impl Node {
         let underlay = Arc::new(Underlay::bind(&UnderlayConfig { port: 0, mark: None }).unwrap());
         let address = Endpoint { iface: IfaceId(0), addr: (Ipv6Addr::LOCALHOST, underlay.port()).into() };
         let (sender, control) = mpsc::channel(4);
-        let config =
-            UserspaceConfig { device: FakeDevice(device), underlay, control: sender, seals: mpsc::channel(1).0 };
+        let (wanted, seals) = mpsc::channel(4);
+        let config = UserspaceConfig { device: FakeDevice(device), underlay, control: sender, seals: wanted };
         let mut plane = Userspace::start(config).unwrap();
         let prefix = Prefix::new_truncating(v6(number).into(), 64);
         plane.set_local(&Local { address_v6: Some(v6(number)), prefixes: vec![prefix], ..Local::default() }).unwrap();
-        Self { plane, host, address, control }
+        Self { plane, host, address, control, seals }
     }
 
     fn send(&self, vnet: VnetHeader, packet: &[u8]) {
@@ -209,10 +215,11 @@ fn cut(vnet: &VnetHeader, bytes: &[u8]) -> Vec<Vec<u8>> {
         assert!(!vnet.partial || complete_checksum(vnet, &mut one));
         return vec![one];
     };
+    let mut whole = bytes.to_vec();
     (0..segmenter.count())
         .map(|index| {
-            let mut one = vec![0; segmenter.len(index)];
-            segmenter.write(bytes, index, &mut one);
+            let place = segmenter.place(&mut whole, index);
+            let mut one = whole[place].to_vec();
             assert!(complete_checksum(vnet, &mut one));
             one
         })
@@ -411,9 +418,10 @@ impl Neighbour {
 
     fn frame(&self, counter: u64, flags: u8, packet: &[u8]) -> Vec<u8> {
         let header = frame::header(self.index, counter);
-        let mut plain = [&[flags], packet].concat();
-        let tag = self.key.seal(counter, &header, &mut plain).unwrap();
-        [&header[..], &plain, &tag].concat()
+        let plain = [&[flags], packet].concat();
+        let mut sealed = vec![0; plain.len() + TAG_LEN];
+        self.key.seal(counter, &header, &plain, &mut sealed).unwrap();
+        [&header[..], &sealed].concat()
     }
 
     fn send(&self, node: &Node, datagram: &[u8]) {
