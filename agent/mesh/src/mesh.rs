@@ -17,7 +17,9 @@ use crate::{
     driver::{Command, Driver, Inputs, Parts},
     error::{StartError, Stopped, TraceError},
     interfaces::Table,
-    kernel::{GRACE, Kernel, SEAL_MARK, Setup, monitor, netlink::Netlink, sysctl::Sysctls, tunnels, wireguard::WireGuard},
+    kernel::{
+        GRACE, Kernel, SEAL_MARK, Setup, monitor, netlink::Netlink, sysctl::Sysctls, tunnels, wireguard::WireGuard,
+    },
     mdns::Mdns,
     peers,
     plane::{self, MTU_OVER_ETHERNET, OpenTunError, Planes, Tun, TunConfig, Userspace, UserspaceConfig},
@@ -66,10 +68,11 @@ impl Mesh {
         let underlay = Underlay::bind(&UnderlayConfig { port: config.port, mark: Some(config.fwmark) })
             .map(Arc::new)
             .map_err(|error| bind_error(error, config.port))?;
-        let seal_socket = SealSocket::bind(grange_wire::node_address(&id), Some(SEAL_MARK)).map_err(|error| match error {
-            seal_socket::BindError::PortInUse => StartError::SealPortOccupied,
-            seal_socket::BindError::Socket(source) => StartError::Socket { port: grange_wire::SEAL_PORT, source },
-        })?;
+        let seal_socket =
+            SealSocket::bind(grange_wire::node_address(&id), Some(SEAL_MARK)).map_err(|error| match error {
+                seal_socket::BindError::PortInUse => StartError::SealPortOccupied,
+                seal_socket::BindError::Socket(source) => StartError::Socket { port: grange_wire::SEAL_PORT, source },
+            })?;
         let netlink =
             Netlink::open().map_err(|source| StartError::Netlink { action: "open a netlink socket", source })?;
         let tun = Tun::open(&TunConfig { name: config.tun.clone(), mtu: MTU_OVER_ETHERNET })

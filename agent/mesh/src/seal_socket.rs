@@ -9,7 +9,7 @@ use std::{
 use grange_core::{Endpoint, IfaceId};
 use grange_wire::SEAL_PORT;
 use rustix::net::sockopt::{Ipv6PathMtuDiscovery, set_ipv6_mtu_discover};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 
 use crate::underlay::Received;
@@ -65,7 +65,8 @@ impl SealSocket {
     /// # Errors
     /// Those of the kernel: no route, `EMSGSIZE`; `WouldBlock` if the socket is full.
     pub(crate) fn send(&self, to: SocketAddr, payload: &[u8]) -> io::Result<()> {
-        self.0.try_send_to(payload, to).map(drop)
+        // Not by Tokio: before it has waited for the socket once it knows of no room.
+        SockRef::from(&self.0).send_to(payload, &to.into()).map(drop)
     }
 
     /// The next datagram.

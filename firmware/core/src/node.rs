@@ -173,11 +173,12 @@ impl Node {
     /// packet that any link carries in one frame (1419 until it is said). It never has beacons.
     pub fn set_iface(&mut self, now: Instant, iface: IfaceId, state: Option<IfaceState>) {
         let before = self.host.set_iface(now, iface, state);
+        let same_kind = |a: &IfaceState, b: &IfaceState| a.kind == b.kind || iface == IfaceId::MESH;
         if let (Some(before), Some(membership)) = (before, &mut self.membership) {
             match state {
-                Some(state) if state.up && state.kind == before.kind && state.mtu == before.mtu => {}
-                Some(state) if state.up && state.kind == before.kind => {
-                    membership.restart_mtu(now, iface, state.mtu);
+                Some(state) if state.up && same_kind(&state, &before) && state.mtu == before.mtu => {}
+                Some(state) if state.up && same_kind(&state, &before) => {
+                    membership.restart_mtu(&mut self.host, now, iface, state.mtu);
                 }
                 _ if before.up => membership.close_iface(&mut self.host, now, iface),
                 _ => {}

@@ -456,7 +456,7 @@ impl Router {
         for _ in 0..100 {
             match self.socket.send_to(&frame, to) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    std::thread::sleep(Duration::from_micros(100))
+                    std::thread::sleep(Duration::from_micros(100));
                 }
                 _ => return,
             }

@@ -5,12 +5,14 @@ use std::{
     time::Duration,
 };
 
-use grange_core::{DataKeys, Endpoint, GatewayPolicy, Identity, Instant, LinkId, LinkTraffic, Node, Town};
-use grange_wire::{LinkIndex, NodeId, Prefix, RouterId, lan_prefix, node_address_v4};
+use grange_core::{
+    DataKeys, Endpoint, GatewayPolicy, Identity, IfaceId, Instant, LinkId, LinkTraffic, Node, Offer, Town,
+};
+use grange_wire::{LinkIndex, NodeId, Prefix, RouterId, SEAL_PORT, lan_prefix, node_address, node_address_v4};
 
 use crate::Member;
 
-/// A link as the shell and its plane know it.
+/// A link or seal as the shell and its plane know it.
 #[derive(Clone, Debug)]
 pub(crate) struct PlaneLink {
     pub(crate) peer: usize,
@@ -67,6 +69,8 @@ pub struct Counters {
     pub expired: u64,
     /// Data frames that no key opened.
     pub unopened: u64,
+    /// Packets of seals that a link on the way could not carry.
+    pub too_big: u64,
     /// Data frames longer than the wire although the link said that they fit.
     pub oversized: u64,
 }
@@ -86,6 +90,7 @@ pub(crate) struct Host {
     pub(crate) name: String,
     pub(crate) town: Option<Town>,
     pub(crate) policy: GatewayPolicy,
+    pub(crate) offer: Offer,
     pub(crate) extra: Vec<Prefix>,
     pub(crate) static_peers: Vec<Endpoint>,
     pub(crate) node: Option<Node>,
@@ -94,7 +99,10 @@ pub(crate) struct Host {
     /// What the node's clock shows beyond the simulation's, in microseconds.
     pub(crate) clock: i64,
     pub(crate) links: BTreeMap<LinkId, PlaneLink>,
-    /// All links of this run.
+    pub(crate) seals: BTreeMap<LinkId, PlaneLink>,
+    /// What the node was told that the mesh carries.
+    pub(crate) mesh_mtu: u16,
+    /// All links and seals of this run.
     pub(crate) used: BTreeSet<LinkId>,
     pub(crate) fib: BTreeMap<Prefix, Route>,
     /// The moment the node asked for, and which entry of the queue stands for it.
@@ -103,8 +111,11 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn new(member: Member, name: String) -> Self {
+    pub(crate) fn new(member: Member, name: String, offer: Offer) -> Self {
         Self {
+            offer,
+            seals: BTreeMap::new(),
+            mesh_mtu: 0,
             seed: member.seed,
             id: Identity::from_seed(&member.seed).id(),
             name,
@@ -141,6 +152,16 @@ impl Host {
         Prefix::host(node_address_v4(&self.id).into())
     }
 
+    /// Where the node is in the mesh.
+    pub(crate) fn place(&self) -> Endpoint {
+        Endpoint { iface: IfaceId::MESH, addr: (node_address(&self.id), SEAL_PORT).into() }
+    }
+
+    /// The seal with another node, if there is one.
+    pub(crate) fn seal_with(&mut self, peer: usize) -> Option<&mut PlaneLink> {
+        self.seals.values_mut().find(|seal| seal.peer == peer)
+    }
+
     /// Whether packets to this prefix end here.
     pub(crate) fn owns(&self, prefix: &Prefix) -> bool {
         *prefix == self.lan() || *prefix == self.v4() || self.extra.contains(prefix)
@@ -150,6 +171,8 @@ impl Host {
     pub(crate) fn forget(&mut self) {
         self.node = None;
         self.links.clear();
+        self.seals.clear();
+        self.mesh_mtu = 0;
         self.fib.clear();
         self.timer = None;
     }

@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use grange_core::{DownReason, Endpoint, Event, IfaceId, IfaceKind, LinkId, Node, NodeConfig, Offer, Target, Transmit};
+use grange_core::{
+    Cipher, DataKeys, DownReason, Endpoint, Event, IfaceId, IfaceKind, IfaceState, LinkId, Node, NodeConfig, Offer,
+    PeerInfo, Target, Transmit,
+};
 use grange_wire::{NodeId, PORT, Prefix};
 
 pub use self::observe::Walk;
@@ -121,7 +124,7 @@ pub enum Note {
     Mtu(u16),
 }
 
-/// What a node said about one of its links.
+/// What a node said about one of its links or seals.
 #[derive(Clone, Copy, Debug)]
 pub struct LinkNote {
     /// When.
@@ -132,6 +135,8 @@ pub struct LinkNote {
     pub peer: usize,
     /// Which link.
     pub link: LinkId,
+    /// Whether it is a seal.
+    pub seal: bool,
     /// What.
     pub note: Note,
 }
@@ -145,6 +150,7 @@ pub struct LinkNote {
 /// - the forwarding tables of all nodes together hold no loop for any destination whose routes just changed;
 /// - events keep their contract: routes go over links that are up, a link that goes down has no routes left, a link's
 ///   id is used once, a removed route was there, nobody routes an own prefix;
+/// - a seal is with the node that has its address; what two ends agreed on follows from what they offer;
 /// - nodes rest: no timer asks for the same moment for ever.
 pub struct Sim {
     seed: u64,
@@ -159,6 +165,7 @@ pub struct Sim {
     by_id: BTreeMap<NodeId, usize>,
     by_addr: BTreeMap<SocketAddr, (usize, usize)>,
     flows: Vec<Flow>,
+    counting: bool,
     addresses_made: u64,
     /// Counts changes of tables, links and faults: what was asked before holds while it stands still.
     version: u64,
@@ -209,7 +216,11 @@ impl Sim {
             .into_iter()
             .take(topology.nodes)
             .enumerate()
-            .map(|(number, member)| Host::new(member, format!("node-{number}")))
+            .map(|(number, member)| {
+                // All mixtures of machines, whatever their places.
+                let offer = Offer { fast_aes: number % 2 == 0, kernel_plane: number % 3 != 0 };
+                Host::new(member, format!("node-{number}"), offer)
+            })
             .collect();
         let by_id = hosts.iter().enumerate().map(|(number, host)| (host.id, number)).collect();
         let mut sim = Self {
@@ -225,6 +236,7 @@ impl Sim {
             by_id,
             by_addr: BTreeMap::new(),
             flows: Vec::new(),
+            counting: false,
             addresses_made: 0,
             version: 0,
             trace: blake3::Hasher::new(),
@@ -382,6 +394,9 @@ impl Sim {
         counters.bytes[usize::from(kind)] += (payload.len() + HEADERS) as u64;
         let payload: Rc<[u8]> = payload.into();
         match to {
+            Target::Endpoint(endpoint) if endpoint.iface == IfaceId::MESH => {
+                self.transmit_over_mesh(host, endpoint, payload);
+            }
             Target::Endpoint(endpoint) => match self.resolve(host, endpoint) {
                 Some((wire, to)) => self.send(wire, host, to, &payload),
                 None => self.snoop(None, host, None, &payload),
@@ -447,17 +462,26 @@ impl Sim {
         }
         self.trace("says", host, text.as_bytes());
         match event {
-            Event::LinkUp { link, peer, endpoint, keys, mtu, kernel: _ } => {
-                let known = self.by_id.get(&peer.id).copied();
-                let other = known.unwrap_or_else(|| panic!("{}: a link with a stranger", self.context()));
-                assert_ne!(other, host, "{}: a link with itself", self.context());
+            Event::LinkUp { link, peer, endpoint, keys, mtu, kernel } => {
                 assert!(mtu >= 1280, "{}: an inner MTU of {mtu}", self.context());
-                let run = self.hosts[other].node.is_some().then_some(self.hosts[other].run);
-                let plane = PlaneLink::new(other, run, endpoint, keys, mtu);
-                let fresh = self.hosts[host].used.insert(link);
-                assert!(fresh, "{}: {link:?} of node {host} was used before", self.context());
+                let plane = self.plane_link(host, link, &peer, endpoint, keys, mtu, kernel);
                 self.hosts[host].links.insert(link, plane);
                 self.note(host, link, Note::Up);
+                self.tell_mesh_mtu(host);
+            }
+            Event::SealUp { seal, peer, endpoint, keys, mtu, kernel } => {
+                assert!(mtu >= 1199, "{}: an inner MTU of {mtu}", self.context());
+                let plane = self.plane_link(host, seal, &peer, endpoint, keys, mtu, kernel);
+                assert_eq!(endpoint, self.hosts[plane.peer].place(), "{}: somebody else's seal", self.context());
+                let twin = self.hosts[host].seal_with(plane.peer);
+                assert!(twin.is_none(), "{}: two seals of node {host} with {}", self.context(), plane.peer);
+                self.hosts[host].seals.insert(seal, plane);
+                self.note(host, seal, Note::Up);
+            }
+            Event::SealDown { seal, reason } => {
+                self.note(host, seal, Note::Down(reason));
+                let gone = self.hosts[host].seals.remove(&seal);
+                assert!(gone.is_some(), "{}: node {host}'s {seal:?} is no seal", self.context());
             }
             Event::LinkKeysOffered { link, keys } => self.link_mut(host, link).offered = Some(keys),
             Event::LinkRekeyed { link, keys } => {
@@ -468,20 +492,23 @@ impl Sim {
             }
             Event::LinkMoved { link, endpoint } => {
                 self.note(host, link, Note::Moved);
+                assert!(!self.hosts[host].seals.contains_key(&link), "{}: a seal moved", self.context());
                 self.link_mut(host, link).endpoint = endpoint;
             }
             Event::LinkMtu { link, mtu } => {
                 self.note(host, link, Note::Mtu(mtu));
                 self.link_mut(host, link).mtu = mtu;
+                self.tell_mesh_mtu(host);
             }
             Event::LinkDown { link, reason } => {
                 self.note(host, link, Note::Down(reason));
                 self.hosts[host].links.remove(&link);
                 let left = self.hosts[host].fib.iter().find(|(_, route)| route.via == link);
                 assert!(left.is_none(), "{}: node {host}'s {link:?} is down, but {left:?}", self.context());
+                self.tell_mesh_mtu(host);
             }
             Event::RouteChanged { prefix, via, metric, owner, router_id } => {
-                self.link_mut(host, via);
+                assert!(self.hosts[host].links.contains_key(&via), "{}: a route over no link", self.context());
                 assert!(self.by_id.contains_key(&owner), "{}: a stranger's {prefix}", self.context());
                 assert!(metric < u16::MAX, "{}: {prefix} at an infinite metric", self.context());
                 assert!(!self.hosts[host].owns(&prefix), "{}: node {host} routes its {prefix}", self.context());
@@ -492,21 +519,61 @@ impl Sim {
                 let was = self.hosts[host].fib.remove(&prefix);
                 assert!(was.is_some(), "{}: node {host} removes {prefix}, which was not there", self.context());
             }
-            Event::LinkRtt { .. } | Event::SealUp { .. } | Event::SealDown { .. } | Event::LinkPlanePort { .. } => {
-                return;
-            }
+            Event::LinkRtt { .. } | Event::LinkPlanePort { .. } => return,
         }
         self.version += 1;
     }
 
+    /// What a plane is told of a link or seal that came up.
+    #[expect(clippy::too_many_arguments, reason = "all that an event tells")]
+    fn plane_link(
+        &mut self,
+        host: usize,
+        link: LinkId,
+        peer: &PeerInfo,
+        endpoint: Endpoint,
+        keys: DataKeys,
+        mtu: u16,
+        kernel: bool,
+    ) -> PlaneLink {
+        let known = self.by_id.get(&peer.id).copied();
+        let other = known.unwrap_or_else(|| panic!("{}: a link with a stranger", self.context()));
+        assert_ne!(other, host, "{}: a link with itself", self.context());
+        let (a, b) = (self.hosts[host].offer, self.hosts[other].offer);
+        let aes = keys.cipher == Cipher::Aes256Gcm;
+        assert_eq!(aes, a.fast_aes && b.fast_aes, "{}: cipher of {host} and {other}", self.context());
+        assert_eq!(kernel, a.kernel_plane && b.kernel_plane, "{}: plane of {host} and {other}", self.context());
+        let fresh = self.hosts[host].used.insert(link);
+        assert!(fresh, "{}: {link:?} of node {host} was used before", self.context());
+        let run = self.hosts[other].node.is_some().then_some(self.hosts[other].run);
+        PlaneLink::new(other, run, endpoint, keys, mtu)
+    }
+
+    /// The mesh carries what the best link does.
+    fn tell_mesh_mtu(&mut self, host: usize) {
+        let it = &mut self.hosts[host];
+        let mtu = it.links.values().map(|link| link.mtu).max().unwrap_or(it.mesh_mtu);
+        if mtu == it.mesh_mtu {
+            return;
+        }
+        it.mesh_mtu = mtu;
+        let now = it.instant(self.now);
+        let state = IfaceState { kind: IfaceKind::Tunnel, mtu, up: true, beacons: false };
+        if let Some(node) = &mut it.node {
+            node.set_iface(now, IfaceId::MESH, Some(state));
+        }
+    }
+
     fn note(&mut self, host: usize, link: LinkId, note: Note) {
         let peer = self.link_mut(host, link).peer;
-        self.notes.push(LinkNote { at: self.now, host, peer, link, note });
+        let seal = self.hosts[host].seals.contains_key(&link);
+        self.notes.push(LinkNote { at: self.now, host, peer, link, seal, note });
     }
 
     fn link_mut(&mut self, host: usize, link: LinkId) -> &mut PlaneLink {
         let context = self.context();
-        let found = self.hosts[host].links.get_mut(&link);
+        let Host { links, seals, .. } = &mut self.hosts[host];
+        let found = links.get_mut(&link).or_else(|| seals.get_mut(&link));
         found.unwrap_or_else(|| panic!("{context}: node {host} speaks of {link:?}, which is not up"))
     }
 
@@ -539,7 +606,7 @@ impl Sim {
             name: it.name.clone(),
             town: it.town.clone(),
             gateways: it.policy.clone(),
-            offer: Offer::default(),
+            offer: it.offer,
         };
         let mut node = Node::new(config, now, entropy);
         for wire in &self.wires {

@@ -9,6 +9,7 @@ fn hash(seed: u64) -> [u8; 32] {
     let script = Script::random(&topology, 12, &mut Dice::new(seed, 10));
     let mut sim = Setup::new(seed, topology).quality(Quality::BAD_RADIO).build();
     sim.flow(0, 2, Duration::from_millis(50), 200);
+    sim.sealed_flow(1, 2, Duration::from_millis(50), 1300);
     sim.run_for(Duration::from_secs(10));
     for (wait, step) in &script.0 {
         sim.run_for(*wait);

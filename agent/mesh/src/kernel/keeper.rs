@@ -1,23 +1,23 @@
 //! Keeps what is in the kernel in step with what the driver wants.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
     time::Duration,
 };
 
-use grange_core::LinkId;
-use grange_wire::{NodeId, Prefix};
+use grange_wire::NodeId;
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{
     netlink::Netlink,
-    plan::{self, Difference, LanAddress, Path, Route, Rule},
-    sysctl::{Forwarding, Sysctls},
-    tunnels::{Reports, TunnelSpec, Tunnels},
+    plan::{self, Difference, LanAddress, Route, Rule},
+    sysctl::Sysctls,
+    tunnels::{Reports, Tunnels},
     undo::{Undo, UndoFile},
+    wants::{Wanted, Wants},
     wireguard::WireGuard,
 };
 use crate::error::StartError;
@@ -53,113 +53,6 @@ pub(crate) struct Setup {
     pub runtime_dir: PathBuf,
     /// How long what an earlier run left, and is not wanted yet, stays.
     pub grace: Duration,
-}
-
-/// What the driver wants.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    /// MTU of the TUN.
-    pub tun_mtu: u16,
-    /// Prefixes that the mesh leads to, and how.
-    pub paths: BTreeMap<Prefix, Path>,
-    /// WireGuard interfaces.
-    pub tunnels: BTreeMap<LinkId, TunnelSpec>,
-    /// Default routes that leave the mesh here.
-    pub exits: BTreeSet<Prefix>,
-    /// The LAN's interface: index and name.
-    pub lan: Option<(u32, String)>,
-    /// What is forwarded; none: nothing is for our sake.
-    pub forwarding: Option<Forwarding>,
-    /// Counts the times at which something may have been taken away behind our back.
-    pub resync: u32,
-    /// Whether all is to be taken away.
-    pub stop: bool,
-}
-
-impl Wanted {
-    fn new(tun_mtu: u16) -> Self {
-        Self {
-            tun_mtu,
-            paths: BTreeMap::new(),
-            tunnels: BTreeMap::new(),
-            exits: BTreeSet::new(),
-            lan: None,
-            forwarding: None,
-            resync: 0,
-            stop: false,
-        }
-    }
-
-    /// Whether packets leave the mesh here for other machines.
-    fn forwards_for_others(&self) -> bool {
-        self.lan.is_some() || !self.exits.is_empty()
-    }
-}
-
-/// Tells the keeper what is wanted, and what became of it. Clones speak to the same keeper.
-#[derive(Clone, Debug)]
-pub(crate) struct Wants {
-    wanted: watch::Sender<Wanted>,
-    reports: watch::Receiver<Reports>,
-}
-
-impl Wants {
-    /// Changes what is wanted; the kernel follows.
-    pub(crate) fn want(&self, change: impl FnOnce(&mut Wanted)) {
-        self.wanted.send_if_modified(|wanted| {
-            let before = wanted.clone();
-            change(wanted);
-            before != *wanted
-        });
-    }
-
-    /// As [`Self::want`] for prefixes, for what happens often. `None`: the mesh does not lead there any more.
-    pub(crate) fn want_paths(&self, paths: impl IntoIterator<Item = (Prefix, Option<Path>)>) {
-        self.wanted.send_if_modified(|all| {
-            let mut changed = false;
-            for (prefix, path) in paths {
-                let before = match path {
-                    Some(path) => all.paths.insert(prefix, path),
-                    None => all.paths.remove(&prefix),
-                };
-                changed |= before != path;
-            }
-            changed
-        });
-    }
-
-    /// As [`Self::want`] for one WireGuard interface, likewise.
-    pub(crate) fn want_tunnel(&self, link: LinkId, spec: Option<TunnelSpec>) {
-        self.wanted.send_if_modified(|all| {
-            if all.tunnels.get(&link) == spec.as_ref() {
-                return false;
-            }
-            match spec {
-                Some(spec) => all.tunnels.insert(link, spec),
-                None => all.tunnels.remove(&link),
-            };
-            true
-        });
-    }
-
-    /// A handle without a keeper; the test plays the kernel.
-    #[cfg(test)]
-    pub(crate) fn alone() -> (Self, watch::Sender<Reports>) {
-        let (wanted, _) = watch::channel(Wanted::new(crate::plane::MTU_OVER_ETHERNET));
-        let (sender, reports) = watch::channel(Reports::new());
-        (Self { wanted, reports }, sender)
-    }
-
-    /// What is wanted at this moment.
-    #[cfg(test)]
-    pub(crate) fn wanted(&self) -> Wanted {
-        self.wanted.borrow().clone()
-    }
-
-    /// The WireGuard interfaces that are there.
-    pub(crate) fn reports(&self) -> watch::Ref<'_, Reports> {
-        self.reports.borrow()
-    }
 }
 
 /// Keeps what is in the kernel in step with what the driver wants.
@@ -210,7 +103,7 @@ impl Kernel {
             keeper.remove().await;
             return Err(error);
         }
-        let wants = Wants { wanted, reports: reports_view };
+        let wants = Wants::new(wanted, reports_view);
         Ok(Self { wants, task: tokio::spawn(keeper.run(changes)), others: others_view })
     }
 
@@ -427,7 +320,7 @@ impl Keeper {
         let mut wanted = plan::rules(self.setup.mark, self.setup.table);
         if self.tunnels.enabled() {
             let names = self.tunnels.names();
-            wanted.extend(plan::passing_rules(names.iter().copied(), open, self.passing_table()));
+            wanted.extend(plan::passing_rules(&names, open, self.passing_table()));
         }
         // Rules of ours by their mark, but of a table that we do not know: another Grange on this machine.
         let known = |rule: &Rule| self.undo.tables.contains(&rule.table);

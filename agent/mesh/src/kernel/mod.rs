@@ -12,10 +12,12 @@ pub(crate) mod undo;
 pub(crate) mod wireguard;
 
 mod keeper;
+mod wants;
 
+pub(crate) use keeper::{GRACE, Kernel, Setup, interface_index};
 pub use plan::GROUP;
-pub(crate) use keeper::{GRACE, Kernel, Setup, Wants, interface_index};
 pub(crate) use plan::{Hop, Path, SEAL_MARK};
-pub(crate) use tunnels::{TunnelReport, TunnelSpec};
 #[cfg(test)]
 pub(crate) use tunnels::Reports;
+pub(crate) use tunnels::{TunnelReport, TunnelSpec};
+pub(crate) use wants::Wants;

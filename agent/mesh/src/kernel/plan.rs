@@ -95,23 +95,15 @@ pub(crate) fn rules(mark: u32, table: u32) -> BTreeSet<Rule> {
 /// Without anything to forward for (`open` is false) such packets go where the mesh goes and nowhere else. Else the
 /// machine's own networks come before the mesh's default routes: there answers go whose translation the kernel undid.
 /// What may pass there is nftables' matter.
-pub(crate) fn passing_rules<'a>(
-    tunnels: impl Iterator<Item = &'a str> + Clone,
-    open: bool,
-    table: u32,
-) -> BTreeSet<Rule> {
+pub(crate) fn passing_rules(tunnels: &BTreeSet<&str>, open: bool, table: u32) -> BTreeSet<Rule> {
     let mut rules = BTreeSet::new();
     for v6 in [false, true] {
         let base = Rule { v6, table, priority: PRIORITY_PASSING, ..Rule::default() };
         rules.insert(Rule { mark: SEAL_MARK, ..base.clone() });
-        for tunnel in tunnels.clone() {
-            let from = Rule { from: tunnel.into(), suppress_default: open, ..base.clone() };
+        for tunnel in tunnels {
+            let from = Rule { from: (*tunnel).into(), suppress_default: open, ..base.clone() };
             if open {
-                rules.insert(Rule {
-                    priority: PRIORITY_PASSING_DEFAULTS,
-                    suppress_default: false,
-                    ..from.clone()
-                });
+                rules.insert(Rule { priority: PRIORITY_PASSING_DEFAULTS, suppress_default: false, ..from.clone() });
             }
             rules.insert(from);
         }
@@ -378,10 +370,10 @@ mod tests {
 
     #[test]
     fn a_rule_for_each_tunnel_and_one_for_seals() {
-        let closed = passing_rules(["grange1", "grange2"].into_iter(), false, 10);
+        let closed = passing_rules(&["grange1", "grange2"].into(), false, 10);
         assert_eq!(closed.len(), 6);
         assert!(closed.iter().all(|rule| rule.priority < PRIORITY_MAIN && !rule.suppress_default));
-        let open = passing_rules(["grange1"].into_iter(), true, 10);
+        let open = passing_rules(&["grange1"].into(), true, 10);
         let of = |rule: &&Rule| rule.v6 && rule.from == "grange1";
         let tiers: Vec<_> = open.iter().filter(of).map(|rule| (rule.priority, rule.suppress_default)).collect();
         assert_eq!(tiers, [(PRIORITY_PASSING, true), (PRIORITY_PASSING_DEFAULTS, false)]);

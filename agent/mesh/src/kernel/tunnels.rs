@@ -180,13 +180,7 @@ impl Tunnels {
         result
     }
 
-    async fn add(
-        &mut self,
-        netlink: &Netlink,
-        sysctls: &Sysctls,
-        link: LinkId,
-        spec: &TunnelSpec,
-    ) -> io::Result<()> {
+    async fn add(&mut self, netlink: &Netlink, sysctls: &Sysctls, link: LinkId, spec: &TunnelSpec) -> io::Result<()> {
         let (name, index) = add_interface(netlink, spec.mtu).await?;
         let port = self.set_up(netlink, sysctls, &name, index, spec).await;
         let port = match port {
@@ -324,9 +318,10 @@ impl Tunnels {
 impl TunnelSpec {
     /// What the other end may send from.
     fn allowed(&self) -> Vec<Prefix> {
-        let own = self.only.iter().flat_map(|peer| {
-            [grange_wire::lan_prefix(peer), Prefix::host(grange_wire::node_address_v4(peer).into())]
-        });
+        let own = self
+            .only
+            .iter()
+            .flat_map(|peer| [grange_wire::lan_prefix(peer), Prefix::host(grange_wire::node_address_v4(peer).into())]);
         [Prefix::DEFAULT_V4, Prefix::DEFAULT_V6].into_iter().chain(own).collect()
     }
 

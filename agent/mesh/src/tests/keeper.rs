@@ -30,7 +30,8 @@ async fn start(runtime_dir: &std::path::Path, table: u32, grace: Duration) -> (T
         runtime_dir: runtime_dir.to_owned(),
         grace,
     };
-    let kernel = Kernel::start(Netlink::open().expect("netlink"), None, Sysctls::default(), setup).await.expect("a start");
+    let kernel =
+        Kernel::start(Netlink::open().expect("netlink"), None, Sysctls::default(), setup).await.expect("a start");
     (tun, kernel)
 }
 

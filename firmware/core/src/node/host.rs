@@ -131,7 +131,8 @@ impl Host {
         let before = self.ifaces.get(&iface).map(|iface| iface.state);
         let before = before.or((iface == IfaceId::MESH).then_some(unset));
         // Nobody is found in the mesh by beacons: routing says who is there.
-        let state = state.map(|state| IfaceState { beacons: state.beacons && iface != IfaceId::MESH, ..state });
+        let mesh = |state| IfaceState { kind: IfaceKind::Tunnel, beacons: false, ..state };
+        let state = if iface == IfaceId::MESH { state.map(mesh) } else { state };
         let room = self.ifaces.len() < IFACES_MAX && iface != IfaceId(0);
         match (state, self.ifaces.get_mut(&iface)) {
             (Some(state), Some(known)) => {
@@ -164,7 +165,8 @@ impl Host {
         for &at in peers {
             if self.statics.len() < STATICS_MAX
                 && at.iface != IfaceId::MESH
-                && !self.statics.iter().any(|known| known.at == at) {
+                && !self.statics.iter().any(|known| known.at == at)
+            {
                 self.statics.push(StaticPeer::new(at, now));
             }
         }

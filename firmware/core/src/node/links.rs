@@ -8,7 +8,7 @@ use grange_wire::{ControlFrame, NodeId};
 use super::{
     host::Host,
     membership::{Membership, Owner},
-    seals::Usage,
+    seals::{REROUTE_PAUSE, Usage},
 };
 use crate::{
     DataKeys, DownReason, Endpoint, Event, IfaceId, IfaceKind, Instant, LinkId, LinkTraffic, PeerInfo, Target,
@@ -341,9 +341,11 @@ impl Membership {
     }
 
     /// The MTU of an interface changed.
-    pub(super) fn restart_mtu(&mut self, now: Instant, iface: IfaceId, mtu: u16) {
+    pub(super) fn restart_mtu(&mut self, host: &mut Host, now: Instant, iface: IfaceId, mtu: u16) {
         for link in self.links.values_mut().filter(|link| link.endpoint.iface == iface) {
-            link.mtu.restart(now, Underlay::to(&link.endpoint), mtu);
+            // Hundreds of seals shall not all probe at the same moment.
+            let start = if link.is_seal() { now + host.random.jitter(REROUTE_PAUSE) } else { now };
+            link.mtu.restart(start, Underlay::to(&link.endpoint), mtu);
         }
     }
 
@@ -386,6 +388,7 @@ impl Membership {
                 self.send_lost(host, now, id);
                 if endpoint.iface == IfaceId::MESH {
                     // Whoever needs another asks for it.
+                    self.announce_down(host, now, id, DownReason::Silent);
                     self.remove(host, now, id, DownReason::Silent);
                 } else {
                     self.silence(host, now, id);

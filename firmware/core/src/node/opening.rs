@@ -33,8 +33,11 @@ const RESPONDER_LIFE: Duration = Duration::from_secs(5);
 const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(4);
 
-/// Longest pause of a handshake over the mesh, where somebody's packets wait: with nothing to send but a SOLICIT, and with
-/// an initiation beside it.
+/// Longest pause of a handshake over the mesh, where somebody's packets wait, at the first tries: every hop may lose.
+const SEAL_RETRY_EARLY: Duration = Duration::from_millis(500);
+const SEAL_TRIES_EARLY: u8 = 8;
+
+/// The same later: with nothing to send but a SOLICIT, and with an initiation beside it.
 const SOLICIT_RETRY_MAX: Duration = Duration::from_secs(1);
 const SEAL_RETRY_MAX: Duration = Duration::from_secs(2);
 
@@ -73,6 +76,8 @@ pub(super) struct Attempt {
     cookies: u8,
     /// When to act next.
     next: Instant,
+    /// No beacon makes it act earlier than this.
+    not_before: Instant,
     stage: Stage,
 }
 
@@ -87,13 +92,15 @@ enum Stage {
 
 impl Attempt {
     fn new(nonce: Option<[u8; 16]>, limit: u8, next: Instant, stage: Stage) -> Self {
-        Self { nonce, proved: false, limit, wanted: None, tries: 0, cookies: 0, next, stage }
+        let not_before = Instant::START;
+        Self { nonce, proved: false, limit, wanted: None, tries: 0, cookies: 0, next, not_before, stage }
     }
 
     /// The pause behind the next try.
     fn pause(&self) -> Duration {
         let longest = match (&self.stage, self.wanted) {
             (Stage::Finishing { .. }, _) => FINISH_RETRY_MAX,
+            (_, Some(_)) if self.tries <= SEAL_TRIES_EARLY => SEAL_RETRY_EARLY,
             (Stage::Waiting, Some(_)) => SOLICIT_RETRY_MAX,
             (Stage::Initiated { .. }, Some(_)) => SEAL_RETRY_MAX,
             (_, None) => RETRY_MAX,
@@ -197,7 +204,7 @@ impl Membership {
         attempt.proved = proved;
         let fresh = attempt.nonce.replace(nonce) != Some(nonce);
         match attempt.stage {
-            Stage::Waiting if fresh && attempt.tries > 0 => attempt.next = now,
+            Stage::Waiting if fresh && attempt.tries > 0 => attempt.next = now.max(attempt.not_before),
             // Both asked and both answer: who shows the lower nonce begins.
             Stage::Waiting if attempt.tries == 0 && !flags.solicit && lower => attempt.next = now,
             Stage::Initiated { .. } if fresh && restart => {
@@ -424,7 +431,8 @@ impl Membership {
             // Whoever stands between us and whom we look for shall not keep us busy.
             if wanted.is_some() {
                 let next = now + host.random.jitter(SOLICIT_RETRY_MAX);
-                let attempt = Attempt { tries, wanted, ..Attempt::new(None, TRIES, next, Stage::Waiting) };
+                let attempt = Attempt::new(None, TRIES, next, Stage::Waiting);
+                let attempt = Attempt { tries, wanted, not_before: next, ..attempt };
                 self.attempts.insert(to, attempt);
             }
             return;

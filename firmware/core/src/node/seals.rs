@@ -7,11 +7,7 @@ use core::{net::SocketAddr, time::Duration};
 
 use grange_wire::{ControlFrame, NodeId, Prefix, SEAL_PORT, node_address};
 
-use super::{
-    host::Host,
-    links::Link,
-    membership::Membership,
-};
+use super::{host::Host, links::Link, membership::Membership};
 use crate::{DownReason, Endpoint, IfaceId, Instant, LinkId, link::TokenBucket};
 
 /// Seals of one node: a gateway has one with each member of a town, and each costs about five kilobytes.
@@ -33,8 +29,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 const WANT_INTERVAL: Duration = Duration::from_millis(8);
 const WANT_BURST: u32 = 128;
 
-/// After a change of routes, the searches for what passes are spread over this time.
-const REROUTE_PAUSE: Duration = Duration::from_millis(500);
+/// About so long after a change of routes or links the search for what passes begins: within a tenth of it, not at once.
+pub(super) const REROUTE_PAUSE: Duration = Duration::from_secs(1);
 
 /// The destinations that were looked for within the last moment.
 pub(super) struct Wants {

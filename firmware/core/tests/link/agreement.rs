@@ -37,8 +37,10 @@ fn all_offers_meet_in_what_both_have() {
 fn lengths() -> [usize; 3] {
     let mut net = pair([BOTH; 2], 1);
     net.run_for(ms(100));
-    [DatagramKind::Initiation, DatagramKind::Response, DatagramKind::Finish]
-        .map(|kind| net.log.iter().find(|(_, flight)| flight.kind() == Some(kind)).unwrap().1.payload.len())
+    [DatagramKind::Initiation, DatagramKind::Response, DatagramKind::Finish].map(|kind| {
+        let sent = net.log.iter().find(|(_, flight)| flight.kind() == Some(kind)).expect("a handshake");
+        sent.1.payload.len()
+    })
 }
 
 /// Somebody in the middle does this to each message of the kind for a while: there is no link as long as he does, and

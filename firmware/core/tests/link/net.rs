@@ -7,8 +7,8 @@ use std::{
 };
 
 use grange_core::{
-    Cipher, DataKeys, DownReason, Endpoint, Event, GatewayPolicy, Identity, IfaceId, IfaceKind, IfaceState, Instant, LinkId,
-    LinkTraffic, Node, NodeConfig, Offer, Target, Town,
+    Cipher, DataKeys, DownReason, Endpoint, Event, GatewayPolicy, Identity, IfaceId, IfaceKind, IfaceState, Instant,
+    LinkId, LinkTraffic, Node, NodeConfig, Offer, Target, Town,
     certificate::{Steward, by_steward},
 };
 use grange_wire::{DatagramKind, FrameHeader, LinkIndex, PORT, SEAL_PORT, node_address};
@@ -362,7 +362,9 @@ impl Net {
             .collect();
         let tube = self.peers[from].tubes.values_mut().find(|tube| to_addrs.contains(&tube.endpoint.addr));
         let Some(tube) = tube else { return };
-        Self::count_frame(tube).map_or((), |(endpoint, payload)| self.transmit(from, endpoint, &payload));
+        if let Some((endpoint, payload)) = Self::count_frame(tube) {
+            self.transmit(from, endpoint, &payload);
+        }
     }
 
     fn send_sealed(&mut self, from: usize, to: usize) {

@@ -30,7 +30,7 @@ fn said(net: &Net) -> usize {
 
 /// The only link or seal of each node.
 fn ids(net: &Net) -> [LinkId; 2] {
-    [0, 1].map(|node| *net.peers[node].tubes.keys().chain(net.peers[node].seals.keys()).next().unwrap())
+    [0, 1].map(|node| *net.peers[node].tubes.keys().chain(net.peers[node].seals.keys()).next().expect("one"))
 }
 
 #[test]

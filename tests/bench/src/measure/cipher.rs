@@ -3,6 +3,10 @@
 use std::{hint::black_box, io, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
+// Both have the same names for the same things.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use aws_lc_rs::aead::{AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 use ring::aead::{AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
 use super::Sample;

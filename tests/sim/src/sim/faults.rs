@@ -84,6 +84,7 @@ impl Sim {
             let it = &self.hosts[host];
             let context = self.context();
             assert!(it.links.is_empty(), "{context}: node {host} stopped with links up: {:?}", it.links.keys());
+            assert!(it.seals.is_empty(), "{context}: node {host} stopped with seals up: {:?}", it.seals.keys());
             assert!(it.fib.is_empty(), "{context}: node {host} stopped with routes: {:?}", it.fib.keys());
         }
         self.hosts[host].forget();

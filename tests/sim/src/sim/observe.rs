@@ -96,6 +96,28 @@ impl Sim {
         self.hosts[host].links.len()
     }
 
+    /// The peers of a node's seals.
+    #[must_use]
+    pub fn seals(&self, host: usize) -> Vec<usize> {
+        self.hosts[host].seals.values().map(|seal| seal.peer).collect()
+    }
+
+    /// The inner MTU of a node's seal with another.
+    #[must_use]
+    pub fn seal_mtu(&self, host: usize, peer: usize) -> Option<u16> {
+        self.hosts[host].seals.values().find(|seal| seal.peer == peer).map(|seal| seal.mtu)
+    }
+
+    /// Whether two nodes have a seal with each other whose keys fit both ways.
+    #[must_use]
+    pub fn sealed(&self, a: usize, b: usize) -> bool {
+        let opens = |from: usize, to: usize| {
+            let mut seals = self.hosts[from].seals.values().filter(|seal| seal.peer == to);
+            seals.any(|seal| self.hosts[to].seals.values().any(|far| far.opens(seal.keys.remote, &seal.keys.seal)))
+        };
+        opens(a, b) && opens(b, a)
+    }
+
     /// The inner MTUs of a node's links, by peer.
     #[must_use]
     pub fn link_mtus(&self, host: usize) -> Vec<(usize, u16)> {

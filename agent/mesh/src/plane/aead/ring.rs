@@ -64,9 +64,7 @@ impl Key {
         header: &[u8],
         bytes: &'a mut [u8],
     ) -> Result<&'a mut [u8], NotAuthentic> {
-        self.0
-            .open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(header), bytes)
-            .map_err(|_| NotAuthentic)
+        self.0.open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(header), bytes).map_err(|_| NotAuthentic)
     }
 }
 

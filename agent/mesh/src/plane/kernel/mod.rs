@@ -123,7 +123,7 @@ impl Planes {
         let enter = match self.seals.get(&peer) {
             Some(seal) if proven(*seal) => Hop::Kernel(*seal),
             // Packets that are too large are known before they are sealed.
-            Some(seal) => Hop::Userspace { mtu: self.sessions.get(seal).map_or(0, |session| session.mtu) },
+            Some(seal) => Hop::Userspace { mtu: self.sessions.get(seal).map_or(0, |session| session.mtu.max(MIN_MTU)) },
             None => Hop::default(),
         };
         Path { enter, pass }

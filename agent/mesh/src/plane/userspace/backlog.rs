@@ -10,7 +10,7 @@ use super::codel::Codel;
 const MAX_BYTES: usize = 512 << 10;
 
 /// Most batches that wait for one link in one direction.
-const MAX_BATCHES: usize = 1024;
+const MAX_BATCHES: usize = 256;
 
 /// Most bytes that wait for all links in one direction.
 const MAX_TOTAL: usize = 3 << 20;

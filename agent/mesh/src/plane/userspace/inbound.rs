@@ -28,11 +28,18 @@ use crate::{
     underlay::{self, Received},
 };
 
-/// Messages taken from the socket at once; with receive offload each is a batch itself.
-const MESSAGES: usize = 4;
+/// Messages taken from the socket at once where receive offload makes batches of datagrams.
+const BATCHES: usize = 4;
+
+/// Messages taken from the socket at once where each is one datagram.
+const SINGLES: usize = 32;
 
 /// The longest message.
 const MESSAGE: usize = 65_536;
+
+/// From one message's place to the next. Not a power of two, or the beginnings of all would fall to the same few lines of
+/// the processor's caches.
+const PLACE: usize = MESSAGE + 1600;
 
 /// The longest control datagram that is handed to the driver.
 const MAX_CONTROL: usize = 9216;
@@ -42,7 +49,10 @@ pub(super) struct Inbound<D> {
     shared: Arc<Shared<D>>,
     control: mpsc::Sender<Received>,
     state: UdpSocketState,
+    /// Places of [`SINGLES`] messages; the system gives memory to those that are used.
     arena: Box<[u8]>,
+    /// What came last had no batch in it.
+    singles: bool,
     /// A packet that came in two parts, behind a byte for the flags of the frame that it may leave in.
     joined: Box<[u8; 1 + MAX_PACKET]>,
     forward: Forward<D>,
@@ -95,7 +105,8 @@ impl<D: PacketDevice> Inbound<D> {
         Ok(Self {
             state: UdpSocketState::new(shared.underlay.socket().into())?,
             control,
-            arena: vec![0; MESSAGES * MESSAGE].into(),
+            arena: vec![0; SINGLES * PLACE].into(),
+            singles: false,
             joined: Box::new([0; 1 + MAX_PACKET]),
             forward,
             shared,
@@ -132,11 +143,17 @@ impl<D: PacketDevice> Inbound<D> {
 
     /// Moves one round of messages.
     fn receive(&mut self, shared: &Shared<D>) -> io::Result<()> {
-        let mut metas = [RecvMeta::default(); MESSAGES];
+        if self.singles { self.receive_up_to::<SINGLES>(shared) } else { self.receive_up_to::<BATCHES>(shared) }
+    }
+
+    /// Moves at most `MOST` messages.
+    fn receive_up_to<const MOST: usize>(&mut self, shared: &Shared<D>) -> io::Result<()> {
+        let mut metas = [RecvMeta::default(); MOST];
         let received = {
-            let mut chunks = self.arena.chunks_exact_mut(MESSAGE);
-            let mut buffers: [IoSliceMut<'_>; MESSAGES] =
-                std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
+            let mut places = self.arena.chunks_exact_mut(PLACE);
+            let mut buffers: [IoSliceMut<'_>; MOST] = std::array::from_fn(|_| {
+                IoSliceMut::new(places.next().map_or(&mut [][..], |place| &mut place[..MESSAGE]))
+            });
             match self.state.recv(shared.underlay.socket().into(), &mut buffers, &mut metas) {
                 Ok(received) => received,
                 // Whatever else it is concerns single datagrams, or memory that comes back.
@@ -155,9 +172,11 @@ impl<D: PacketDevice> Inbound<D> {
             }
         };
         let tables = shared.tables.load();
-        for (index, meta) in metas[..received].iter().enumerate() {
-            self.message(shared, &tables, index * MESSAGE, meta);
+        let metas = &metas[..received];
+        for (index, meta) in metas.iter().enumerate() {
+            self.message(shared, &tables, index * PLACE, meta);
         }
+        self.singles = metas.iter().all(|meta| meta.stride >= meta.len);
         self.forward.deliver.flush(&shared.device, &shared.drops, &mut self.arena);
         self.forward.egress.flush();
         Ok(())
@@ -281,7 +300,7 @@ impl<D: PacketDevice> Forward<D> {
         }
         match tables.next_hop(header.destination) {
             Hop::Local => {
-                if tables.misses_seal(from, &header) {
+                if tables.misses_seal(from, &header, packet) {
                     return count(&drops.invalid);
                 }
                 if header.protocol == ICMPV6 {

@@ -190,6 +190,16 @@ pub(super) fn frame_in(header: &IpHeader, packet: &[u8], own: Option<Ipv6Addr>) 
     (fits && udp[..4] == PORTS && frame::is_data(&udp[8..])).then_some(HEADERS)
 }
 
+/// Whether a packet to `own` belongs to a seal without being an outer packet of ours: a datagram that makes seals, or one
+/// of another plane's, at one of its UDP ports.
+pub(super) fn is_of_seal(header: &IpHeader, packet: &[u8], own: Option<Ipv6Addr>, sealed_ports: &[u16]) -> bool {
+    if header.protocol != UDP || header.fragment || own.map(IpAddr::V6) != Some(header.destination) {
+        return false;
+    }
+    let Some(&[a, b, c, d, ..]) = packet.get(header.transport..header.total) else { return false };
+    [a, b, c, d] == PORTS || sealed_ports.binary_search(&u16::from_be_bytes([c, d])).is_ok()
+}
+
 /// What a router on the way said about an outer packet's size: to whom that went, and what fits, in bytes. `packet` came
 /// for this node, whose address is `own` (RFC 4443, section 3.2).
 pub(super) fn too_big_for(header: &IpHeader, packet: &[u8], own: Option<Ipv6Addr>) -> Option<(Ipv6Addr, u16)> {
@@ -325,6 +335,7 @@ mod tests {
                 };
                 let _ = goes_bare(&header, &bytes, Some(header.source), &[1]);
                 let _ = too_big_for(&header, &bytes, to);
+                let _ = is_of_seal(&header, &bytes, to, &[1]);
                 if let Some(at) = frame_in(&header, &bytes, to) {
                     prop_assert!(at < header.total);
                 }

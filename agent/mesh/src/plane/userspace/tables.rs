@@ -292,13 +292,21 @@ impl Tables {
     /// Whether a packet that enters the mesh here goes as it is, even if the way to its destination is sealed.
     #[inline]
     pub(super) fn goes_bare(&self, header: &IpHeader, packet: &[u8]) -> bool {
-        seal::goes_bare(header, packet, self.own_address(header.source), &self.sealed_ports)
+        self.only_passes(header.source)
+            || seal::goes_bare(header, packet, self.own_address(header.source), &self.sealed_ports)
+    }
+
+    /// Whether a packet of the device's is another node's: it came by a link of the kernel plane and goes on by one that
+    /// has none. Hosts behind this node never have such sources: the machine translates them.
+    fn only_passes(&self, source: IpAddr) -> bool {
+        (MESH_V6.contains(source) || MESH_V4.contains(source)) && !self.is_own(source)
     }
 
     /// Whether a packet for this node that came over `from` without a seal is not from whom it says: that node seals
-    /// what it sends to us. Not so of ICMP, by which nodes on the way speak, and those that are traced.
+    /// what it sends to us. Not so of ICMP, by which nodes on the way speak, and those that are traced, and of what makes
+    /// or is a seal itself.
     #[inline]
-    pub(super) fn misses_seal(&self, from: &Link, header: &IpHeader) -> bool {
+    pub(super) fn misses_seal(&self, from: &Link, header: &IpHeader, packet: &[u8]) -> bool {
         if matches!(header.protocol, ICMP | ICMPV6)
             || prefixes_of(&from.peer).iter().any(|own| own.contains(header.source))
         {
@@ -306,6 +314,7 @@ impl Tables {
         }
         let seal = self.sealed.lookup(header.source).and_then(|(_, slot)| self.link(slot));
         seal.and_then(|seal| seal.outer.as_ref()).is_some_and(|outer| outer.peer_seals())
+            && !seal::is_of_seal(header, packet, self.address_v6, &self.sealed_ports)
     }
 
     /// Whether packets wait for the seal to `peer` with reason: routes name it, and it is not there.
@@ -515,7 +524,8 @@ mod tests {
         let counters = Arc::default();
         let destination = underlay::destination(endpoint);
         let (id, peer) = (LinkId(1), NodeId([1; 32]));
-        let link = Link { id, peer, outer: None, endpoint, destination, outlet: Arc::default(), mtu: 1419, session, counters };
+        let link =
+            Link { id, peer, outer: None, endpoint, destination, outlet: Arc::default(), mtu: 1419, session, counters };
         tables.add_link(0, Arc::new(link));
         let goes = |address: &str| matches!(tables.next_hop(address.parse().unwrap()), Hop::Link(_));
         assert!(goes("2001:db8::1") && goes("198.51.100.1") && goes("fd02::1"));
