@@ -231,18 +231,18 @@ fn seals_in_the_kernel_hide_traffic_from_the_nodes_on_the_way() {
         ensure!(seals.len() == 1 && seals[0].plane == "kernel", "{seals:?}");
         // Its own packets follow the links, as do those that make it.
         ensure!(way(mill, server, "mark 7265")? == link, "the seal's packets go by the link");
-        // Nothing readable on the interfaces of the node between: the echo's filling and both nodes' addresses as inner
-        // ones would be.
-        let listen = "timeout 8 tcpdump -i any -x -c 400 -nn 'udp port 7 or icmp or icmp6 and not ip6[40] >= 133' 2>/dev/null | head -c 4000";
-        let heard = thread::scope(|scope| {
-            let heard = scope.spawn(|| oak.namespace().sh(listen));
-            thread::sleep(Duration::from_secs(1));
-            let transfers = transfers(mill, pond, 1_000_000);
-            (heard.join(), transfers)
+        // What mill reads on its own interface, oak reads on none.
+        let listen = "timeout 10 tcpdump -i any -x -c 2000 -nn 'udp or tcp or ip6' 2>/dev/null";
+        let [own, between] = thread::scope(|scope| {
+            let listeners =
+                [mill, oak].map(|node| scope.spawn(|| node.namespace().sh(&format!("{listen} | tail -n 20000"))));
+            listeners.map(|listener| listener.join().unwrap_or_else(|_| Ok(String::new())))
         });
-        heard.1?;
-        let text = heard.0.map_err(|_| anyhow::anyhow!("tcpdump"))?.unwrap_or_default();
-        ensure!(!text.contains("7878 7878"), "oak reads what mill and pond say:\n{text}");
+        let (own, between) = (own?, between?);
+        ensure!(own.contains("7878 7878 7878 7878"), "mill does not even read its own packets:\n{own}");
+        ensure!(between.lines().count() > 100, "oak hears nothing:\n{between}");
+        ensure!(!between.contains("7878 7878 7878 7878"), "oak reads what mill and pond say");
+        transfers(mill, pond, 1_000_000)?;
         answers(mill, pond)?;
         Ok(())
     });
@@ -392,6 +392,27 @@ fn what_others_remove_is_made_again() {
     });
 }
 
+/// Runs where the others do not.
+#[test]
+fn without_wireguard_one_line_says_so_and_packets_pass() {
+    town_test("without_wireguard_one_line_says_so_and_packets_pass", || {
+        let town = Town::builder().nodes(&["mill", "oak"]).link("mill", "oak").build()?;
+        if ensure_wireguard(town.nodes()[0].namespace()).is_ok() {
+            return Err(Unavailable("this kernel has WireGuard".into()).into());
+        }
+        town.found()?;
+        start(&town)?;
+        let (mill, oak) = (town.node("mill")?, town.node("oak")?);
+        answers(mill, oak)?;
+        for node in [mill, oak] {
+            let lines = said(node, "WireGuard")?;
+            ensure!(lines == 1, "{lines} lines about it in the log of {}:\n{}", node.name(), node.log_tail(40));
+            ensure!(node.links()?.iter().all(|link| link.plane == "userspace"));
+        }
+        Ok(())
+    });
+}
+
 /// Not asserted: what it says about a machine depends on what else that does.
 #[test]
 fn throughput_against_wireguard_by_hand() {
@@ -407,14 +428,14 @@ fn throughput_against_wireguard_by_hand() {
         wait_until("WireGuard by hand", PROOF, || Ok(a.sh(&format!("ping -c 1 -W 1 {far}")).is_ok().then_some(())))?;
         let span = Duration::from_secs(5);
         let mut rates = [Vec::new(), Vec::new()];
-        for _ in 0..3 {
+        for _ in 0..5 {
             rates[0].push(iperf3(a, b, oak.address()?.into(), span)?);
             rates[1].push(iperf3(a, b, far, span)?);
         }
         drop(bare);
         let [ours, hands] = rates.map(|mut rates| {
             rates.sort_by(f64::total_cmp);
-            rates[1]
+            rates[2]
         });
         let ratio = 100.0 * ours / hands;
         measured(&format!("kernel plane {ours:.1} Mbit/s, WireGuard by hand {hands:.1} Mbit/s: {ratio:.1} %"));

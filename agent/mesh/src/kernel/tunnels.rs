@@ -40,6 +40,8 @@ pub(crate) struct TunnelSpec {
     pub endpoint: Option<SocketAddr>,
     /// Seconds between packets that are sent in any case; zero: none.
     pub keepalive: u16,
+    /// Whether a handshake is waited for.
+    pub proving: bool,
     /// MTU in bytes.
     pub mtu: u16,
     /// Mark of its packets.
@@ -154,7 +156,7 @@ impl Tunnels {
 
     /// When [`Self::poll`] has something to ask.
     pub(crate) fn pause(&self) -> Option<Duration> {
-        let eager = self.there.values().any(|there| there.spec.keepalive == 1 || there.report.handshakes == 0);
+        let eager = self.there.values().any(|there| there.spec.proving);
         (!self.there.is_empty()).then_some(POLL[usize::from(!eager)])
     }
 

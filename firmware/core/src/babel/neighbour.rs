@@ -7,7 +7,7 @@ use grange_wire::{
     babel::{Hello, INFINITY, Ihu, Seqno},
 };
 
-use super::{history::HelloHistory, outbox::Outbox, rtt::Rtt};
+use super::{history::HelloHistory, outbox::Outbox, rtt::Rtt, withdrawn::Withdrawn};
 use crate::{IfaceKind, Instant};
 
 /// Between two Hellos, at most.
@@ -53,6 +53,8 @@ pub(super) struct Neighbour {
     pub(super) packet: u32,
     /// Everything before this packet of the neighbour's was retracted.
     pub(super) cleared: Option<u32>,
+    /// What it retracted before we heard of it.
+    pub(super) withdrawn: Withdrawn,
     /// Routes that it announced.
     pub(super) routes: usize,
     strikes: (u32, Instant),
@@ -83,6 +85,7 @@ impl Neighbour {
             outbox: Outbox::new(u16::from_be_bytes([c, d])),
             packet: u32::from_be_bytes([e, f, g, h]),
             cleared: None,
+            withdrawn: Withdrawn::default(),
             routes: 0,
             strikes: (0, now),
         };

@@ -151,8 +151,10 @@ impl Router {
         let Some(counter) = counter else { return false };
         let overtaken = |last: u32| (1..=REORDER_WINDOW).contains(&last.wrapping_sub(counter));
         let last = self.table.get(prefix).and_then(|entry| entry.route(link)).and_then(|route| route.packet);
-        let cleared = self.neighbours.get(&link).and_then(|neighbour| neighbour.cleared);
-        last.is_some_and(overtaken) || cleared.is_some_and(overtaken)
+        let neighbour = self.neighbours.get(&link);
+        let cleared = neighbour.and_then(|neighbour| neighbour.cleared);
+        let withdrawn = neighbour.and_then(|neighbour| neighbour.withdrawn.counter(prefix));
+        [last, cleared, withdrawn].into_iter().flatten().any(overtaken)
     }
 
     /// Who announced the prefix, by the proof in the Update or the one that came with an earlier Update for the same
@@ -213,6 +215,7 @@ impl Router {
         }
         changed.insert(*prefix);
         let Some(neighbour) = self.neighbours.get_mut(&link) else { return };
+        neighbour.withdrawn.forget(prefix);
         let interval = Duration::from_millis(u64::from(update.interval) * 10);
         let expires = now + (interval * 7 / 2).clamp(MIN_EXPIRY, MAX_EXPIRY);
         let known = self.table.get(prefix).is_some_and(|entry| entry.route(link).is_some());
@@ -290,7 +293,12 @@ impl Router {
         counter: Option<u32>,
         changed: &mut BTreeSet<Prefix>,
     ) {
-        let Some(route) = self.table.get_mut(prefix).and_then(|entry| entry.route_mut(link)) else { return };
+        let Some(route) = self.table.get_mut(prefix).and_then(|entry| entry.route_mut(link)) else {
+            if let (Some(neighbour), Some(counter)) = (self.neighbours.get_mut(&link), counter) {
+                neighbour.withdrawn.remember(now, *prefix, counter);
+            }
+            return;
+        };
         route.update_metric(now, INFINITY, INFINITY);
         route.expires = now + RETRACTED;
         route.packet = counter;

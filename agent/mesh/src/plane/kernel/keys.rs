@@ -108,6 +108,13 @@ mod tests {
         let [a, _] = ends(1, 2);
         let keys = StaticKeys::of(&a);
         let found = [hex(keys.private.bytes()), hex(&keys.peer), hex(preshared(&a).bytes())];
-        assert_eq!(found, ["P", "Q", "R"]);
+        assert_eq!(
+            found,
+            [
+                "81ae9c3e4226eb2b5e4e9246df541f9ce696894460fbf0a5d6fcc02ec4764870",
+                "dcd5313a4362c338e9ed0dd977c7b72ab171f4c527e8f3a9cc9e53b2ce529b42",
+                "8fc80557ff39b7b4e3bb00147c9e29babc426a07633ad8370ed528f9be4e63d2",
+            ]
+        );
     }
 }

@@ -144,6 +144,7 @@ impl Tunnel {
                 _ if over_internet(self.endpoint) => OVER_INTERNET,
                 _ => 0,
             },
+            proving: matches!(self.state, State::Proving { .. }),
             mtu: self.mtu,
             mark: if self.is_seal() { SEAL_MARK } else { self.link_mark },
             only: self.is_seal().then_some(self.peer),

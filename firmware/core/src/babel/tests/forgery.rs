@@ -51,6 +51,15 @@ impl Listener {
         self.router.handle_packet(self.now, link, writer.finish());
     }
 
+    /// The same in the neighbour's packet of this number.
+    fn hear_numbered(&mut self, link: LinkId, counter: u32, update: &Update<'_>) {
+        let mut buf = [0; 1200];
+        let mut writer = PacketWriter::new(&mut buf).unwrap();
+        writer.packet_counter(counter).unwrap();
+        writer.update(update).unwrap();
+        self.router.handle_packet(self.now, link, writer.finish());
+    }
+
     fn hear_claim(&mut self, link: LinkId, claim: &Claim, metric: u16, proof: &Proof) {
         self.hear(link, &update(claim, metric, proof));
     }
@@ -129,6 +138,21 @@ fn a_proved_route_is_taken_and_its_proof_passed_on_unchanged() {
         .filter(|update| update.prefix == Some(claim.prefix))
         .collect();
     assert_eq!(passed_on, [update(&claim, 192, &proof)]);
+}
+
+#[test]
+fn an_announcement_that_its_retraction_overtook_is_not_taken() {
+    let (mut node, owner) = (Listener::new(GatewayPolicy::Any), identity(1));
+    let claim = claim(&owner, 3);
+    let proof = claim.sign(&TOWN, &owner);
+    let retraction = Update { metric: INFINITY, router_id: None, proof: None, ..update(&claim, 0, &proof) };
+    node.hear_numbered(HONEST, 8, &retraction);
+    node.hear_numbered(HONEST, 7, &update(&claim, 96, &proof));
+    assert_eq!(node.via(&claim.prefix), None);
+    node.hear_numbered(HONEST, 9, &update(&claim, 96, &proof));
+    assert_eq!(node.via(&claim.prefix), Some(HONEST));
+    node.hear_numbered(HONEST, 8, &retraction);
+    assert_eq!(node.via(&claim.prefix), Some(HONEST));
 }
 
 #[test]
