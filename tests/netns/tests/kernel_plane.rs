@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use grange_netns::{
     BareWireguard, Cut, EchoServer, EchoStream, Flow, FlowSpec, Namespace, Node, NodeSpec, Snapshot, Town, Transfer,
-    Unavailable, iperf3, measured, town_test, wait_until,
+    Unavailable, iperf3, measured, run, town_test, wait_until,
 };
 
 /// How long WireGuard may take to prove itself: a first handshake may cross another and be tried again after 5 s.
@@ -85,7 +85,7 @@ fn wait_plane(from: &Node, to: &Node, wireguard: bool) -> Result<Duration> {
         Ok(Some(()))
     });
     let (_, took) = outcome.with_context(|| {
-        let state = from.namespace().sh("wg; ip rule; ip -6 rule; ip -6 route show table all; ip route show table all");
+        let state = shell(from, "wg; ip rule; ip -6 rule; ip -6 route show table all; ip route show table all");
         format!("{}\n{}", state.unwrap_or_default(), from.log_tail(40))
     })?;
     Ok(took)
@@ -97,7 +97,7 @@ fn answers(from: &Node, to: &Node) -> Result<()> {
         if let Err(error) = from.namespace().sh(&format!("ping -c 5 -i 0.2 -W 5 {address}")) {
             let state = "wg; ip rule; ip -6 rule; ip -6 route show table all; ip route show table all; ip -s link";
             let state = [from, to].map(|node| {
-                let state = node.namespace().sh(state).unwrap_or_default();
+                let state = shell(node, state).unwrap_or_default();
                 format!("--- {}\n{state}\n{}", node.name(), node.log_tail(30))
             });
             return Err(error.context(format!("{} to {}\n{}", from.name(), to.name(), state.concat())));
@@ -120,8 +120,18 @@ fn transfers(from: &Node, to: &Node, bytes: u64) -> Result<()> {
 
 /// Bytes that an interface has sent.
 fn sent(node: &Node, interface: &str) -> Result<u64> {
-    let path = format!("/sys/class/net/{interface}/statistics/tx_bytes");
+    counter(node, interface, "tx_bytes")
+}
+
+/// A counter of an interface.
+fn counter(node: &Node, interface: &str, which: &str) -> Result<u64> {
+    let path = format!("/sys/class/net/{interface}/statistics/{which}");
     Ok(node.namespace().sh(&format!("cat {path}"))?.trim().parse()?)
+}
+
+/// Runs a script inside a node's namespace.
+fn shell(node: &Node, script: &str) -> Result<String> {
+    run(node.namespace().command("sh").args(["-c", script]), None)
 }
 
 /// Lines of the log that hold this.
@@ -142,13 +152,15 @@ fn two_nodes_hand_their_link_to_the_kernel() {
         transfers(oak, mill, 4_000_000)?;
         let links = mill.links()?;
         ensure!(links.len() == 1 && links[0].plane == "kernel", "{links:?}");
-        // The interface's own neighbours may not send from this node's addresses: nothing is delivered.
-        let (own, far) = (mill.address()?, oak.address()?);
-        oak.namespace().ip(&format!("addr add {own}/128 dev lo nodad"))?;
-        let answered =
-            oak.namespace().sh(&format!("ping -c 2 -W 2 -I {own} {own} >/dev/null; ping -c 1 -W 2 -I {own} {far}"));
-        ensure!(answered.is_ok(), "oak speaks to itself");
-        oak.namespace().ip(&format!("addr del {own}/128 dev lo"))?;
+        // oak may not send in the name of mill's LAN: WireGuard itself refuses that.
+        let refused = |node: &Node| counter(node, &way(node, oak.address()?.into(), "")?, "rx_frame_errors");
+        let stolen = mill.keys()?.prefix.replace("/64", "dead");
+        let before = refused(mill)?;
+        oak.namespace().ip(&format!("addr add {stolen}/128 dev lo nodad"))?;
+        let answered = oak.namespace().sh(&format!("ping -c 2 -W 2 -I {stolen} {}", mill.address()?));
+        ensure!(answered.is_err(), "mill answers {stolen}: {answered:?}");
+        ensure!(refused(mill)? >= before + 2, "not refused by WireGuard");
+        oak.namespace().ip(&format!("addr del {stolen}/128 dev lo"))?;
         Ok(())
     });
 }
@@ -234,8 +246,7 @@ fn seals_in_the_kernel_hide_traffic_from_the_nodes_on_the_way() {
         // What mill reads on its own interface, oak reads on none.
         let listen = "timeout 10 tcpdump -i any -x -c 2000 -nn 'udp or tcp or ip6' 2>/dev/null";
         let [own, between] = thread::scope(|scope| {
-            let listeners =
-                [mill, oak].map(|node| scope.spawn(|| node.namespace().sh(&format!("{listen} | tail -n 20000"))));
+            let listeners = [mill, oak].map(|node| scope.spawn(|| shell(node, &format!("{listen} | tail -n 20000"))));
             listeners.map(|listener| listener.join().unwrap_or_else(|_| Ok(String::new())))
         });
         let (own, between) = (own?, between?);
