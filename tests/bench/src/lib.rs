@@ -11,7 +11,7 @@
 //! Of each measurement all subjects are set up first, each in a lab of its own. Then each round measures every subject once,
 //! so that what else the machine does hits all alike, and ratios are taken within a round.
 //!
-//! Nothing stays behind: daemons end with their [`peer::Overlay`], namespaces with their [`lab::Lab`], and the janitor of
+//! Nothing stays behind: daemons end with their `peer::Overlay`, namespaces with their `lab::Lab`, and the janitor of
 //! `grange-netns` removes both when the program is killed.
 #![allow(clippy::print_stdout, reason = "a tool for the terminal")]
 

@@ -1,7 +1,7 @@
 //! Grange: real agents, each with a state of its own, in a town that they found and join by the command line.
 
 use std::{
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -100,11 +100,13 @@ pub(super) fn start(lab: &Lab, programs: &Programs, suite: Suite, seals: bool) -
         let invitation = words.find(|word| word.starts_with("grange1"));
         tell(host, &["town", "join", invitation.with_context(|| format!("no invitation in: {text}"))?])?;
     }
-    let (mut daemons, mut addresses) = (Vec::new(), Vec::<IpAddr>::new());
+    let (mut daemons, mut names, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
     for host in lab.hosts() {
         let keys = json(program, host.directory(), "key")?;
-        let address = keys["address"].as_str().context("grange key names no address")?;
-        addresses.push(address.parse::<Ipv6Addr>().context("the address of grange key")?.into());
+        let address = |key: &str| keys[key].as_str().context("grange key names no address");
+        names.push(address("address")?.parse::<IpAddr>().context("the address of grange key")?);
+        // As the other subjects' packets: IPv4.
+        addresses.push(address("address_v4")?.parse::<IpAddr>().context("the IPv4 address of grange key")?);
         let files = with_files(&mut Command::new(program), host.directory())
             .arg("run")
             .get_args()
@@ -113,7 +115,7 @@ pub(super) fn start(lab: &Lab, programs: &Programs, suite: Suite, seals: bool) -
         daemons.push(Daemon::start(host, program, files, None)?);
     }
     let folders = lab.hosts().iter().map(|host| host.directory().to_owned());
-    let check = Check { suite, seals, program: program.clone(), hosts: folders.zip(addresses.clone()).collect() };
+    let check = Check { suite, seals, program: program.clone(), hosts: folders.zip(names).collect() };
     let mut overlay = Overlay::one_each(daemons, addresses);
     overlay.check = Some(check);
     Ok(overlay)

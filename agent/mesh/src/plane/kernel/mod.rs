@@ -158,7 +158,8 @@ impl Planes {
     /// Lets all tunnels see what the kernel says.
     fn poll(&mut self) {
         if self.sessions.values().all(|session| session.tunnel.is_none()) {
-            return;
+            // The kernel may give a port of theirs to any program now.
+            return self.other.set_sealed_ports(&[]);
         }
         let now = Instant::now();
         let counters = counters::read();
