@@ -296,12 +296,10 @@ impl Given {
 }
 
 fn unknown(name: &str) -> String {
-    match nearest(name, Config::KEYS.iter().copied()) {
+    // A key in the wrong section is as common as a mistyped one, and surer to be meant.
+    let elsewhere = Config::KEYS.iter().find(|known| known.rsplit('.').next() == name.rsplit('.').next());
+    match elsewhere.copied().or_else(|| nearest(name, Config::KEYS.iter().copied())) {
         Some(near) => format!("{name}: there is no such setting; did you mean {near}?"),
-        // A key in the wrong section is as common as a mistyped one.
-        None => match Config::KEYS.iter().find(|known| known.rsplit('.').next() == name.rsplit('.').next()) {
-            Some(near) => format!("{name}: there is no such setting; did you mean {near}?"),
-            None => format!("{name}: there is no such setting; `grange config` lists all settings"),
-        },
+        None => format!("{name}: there is no such setting; `grange config` lists all settings"),
     }
 }
