@@ -1,6 +1,6 @@
 //! Who is measured.
 
-use crate::peer::{Kind, Release, Suite};
+use crate::peer::{Kind, Meeting, Release, Suite};
 
 /// Something that is measured, by name.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +20,7 @@ pub(crate) const REFERENCE: &str = "wireguard-go";
 pub(crate) const RAW: &str = "raw";
 
 const fn grange(name: &'static str, title: &'static str, suite: Suite, seals: bool) -> Subject {
-    Subject { name, title, kind: Kind::Grange { suite, seals } }
+    Subject { name, title, kind: Kind::Grange { suite, seals, meeting: Meeting::Beacons } }
 }
 
 /// All subjects, in the order of the tables.
@@ -28,6 +28,11 @@ pub(crate) const SUBJECTS: &[Subject] = &[
     Subject { name: RAW, title: "raw veth", kind: Kind::Raw },
     grange("grange-aes", "Grange, AES-256-GCM", Suite::Aes, false),
     grange("grange-chacha", "Grange, ChaCha20-Poly1305", Suite::Chacha, false),
+    Subject {
+        name: "grange-aes-ipv4",
+        title: "Grange, AES-256-GCM, over IPv4",
+        kind: Kind::Grange { suite: Suite::Aes, seals: false, meeting: Meeting::Calls },
+    },
     grange("grange-kernel", "Grange, kernel plane", Suite::Kernel, false),
     grange("grange-aes-seals", "Grange, AES-256-GCM, links and seals", Suite::Aes, true),
     grange("grange-chacha-seals", "Grange, ChaCha20-Poly1305, links and seals", Suite::Chacha, true),
@@ -45,6 +50,11 @@ impl Subject {
     /// Whether it is Grange.
     pub(crate) fn is_grange(&self) -> bool {
         matches!(self.kind, Kind::Grange { .. })
+    }
+
+    /// Whether its neighbours call each other instead of meeting on the cable.
+    pub(crate) fn calls(&self) -> bool {
+        matches!(self.kind, Kind::Grange { meeting: Meeting::Calls, .. })
     }
 
     /// Whether it seals end to end over links that are encrypted too.

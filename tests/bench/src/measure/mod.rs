@@ -179,7 +179,7 @@ pub(crate) const MEASURES: &[Measure] = &[
         title: "Ping under a full TCP load, the cable limited to 100 Mbit/s with a queue of 50 ms",
         work: Work::Network(Network {
             plan: Plan::chain(2),
-            who: closest,
+            who: |subject| closest(subject) || subject.calls(),
             prepare: |setup| setup.lab.slow_down(),
             round: queue::round,
         }),
@@ -225,7 +225,7 @@ pub(crate) const MEASURES: &[Measure] = &[
 
 /// Between neighbours there are no seals.
 fn direct(subject: &Subject) -> bool {
-    !subject.seals()
+    !subject.seals() && !subject.calls()
 }
 
 /// The cables themselves, Grange, and what it is compared with.
@@ -240,7 +240,7 @@ fn daemons(subject: &Subject) -> bool {
 
 /// Whoever has a way over several hops.
 fn over_hops(subject: &Subject) -> bool {
-    subject.kind != peer::Kind::Nebula
+    subject.kind != peer::Kind::Nebula && !subject.calls()
 }
 
 /// Grange as it is on this machine, and what it is compared with.

@@ -28,6 +28,15 @@ pub(crate) enum Suite {
     Kernel,
 }
 
+/// How neighbours find each other, and so what their frames travel in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meeting {
+    /// By beacons on the cable: IPv6 between link-local addresses.
+    Beacons,
+    /// One calls the other's IPv4 address, as over the Internet.
+    Calls,
+}
+
 /// Which settings the program knows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Abilities {
@@ -76,7 +85,7 @@ pub(crate) struct Check {
 ///
 /// # Errors
 /// If the program does not know a setting that makes the difference, or fails.
-pub(super) fn start(lab: &Lab, programs: &Programs, suite: Suite, seals: bool) -> Result<Overlay> {
+pub(super) fn start(lab: &Lab, programs: &Programs, suite: Suite, seals: bool, meeting: Meeting) -> Result<Overlay> {
     let (program, abilities) = (&programs.grange, programs.abilities);
     match suite {
         Suite::Aes if !abilities.cipher => bail!("this grange has no choice of cipher (mesh.cipher)"),
@@ -86,7 +95,7 @@ pub(super) fn start(lab: &Lab, programs: &Programs, suite: Suite, seals: bool) -
     }
     ensure!(!seals || abilities.seals, "this grange has no seals (mesh.seals)");
     for host in lab.hosts() {
-        host.write("grange.toml", &config(host, abilities, suite, seals))?;
+        host.write("grange.toml", &config(host, abilities, suite, seals, meeting))?;
     }
     let (first, others) = lab.hosts().split_first().context("a lab without hosts")?;
     let tell = |host: &Host, words: &[&str]| {
@@ -122,10 +131,19 @@ pub(super) fn start(lab: &Lab, programs: &Programs, suite: Suite, seals: bool) -
 }
 
 /// A host's configuration. Settings that the program does not know are left out.
-fn config(host: &Host, abilities: Abilities, suite: Suite, seals: bool) -> String {
-    let interfaces: Vec<String> = host.ports().iter().map(|port| format!("{:?}", port.name)).collect();
-    let mut text =
-        format!("name = \"n{}\"\n[mesh]\ninterfaces = [{}]\nmdns = false\n", host.number(), interfaces.join(", "));
+fn config(host: &Host, abilities: Abilities, suite: Suite, seals: bool, meeting: Meeting) -> String {
+    let list = |items: Vec<String>| items.join(", ");
+    let (interfaces, peers) = match meeting {
+        Meeting::Beacons => (list(host.ports().iter().map(|port| format!("{:?}", port.name)).collect()), String::new()),
+        Meeting::Calls => {
+            let calls = host.ports().iter().filter(|port| port.calls);
+            (String::new(), list(calls.map(|port| format!("\"{}:7264\"", port.far_address)).collect()))
+        }
+    };
+    let mut text = format!(
+        "name = \"n{}\"\n[mesh]\ninterfaces = [{interfaces}]\npeers = [{peers}]\nmdns = false\n",
+        host.number()
+    );
     if abilities.plane {
         text += if suite == Suite::Kernel { "plane = \"auto\"\n" } else { "plane = \"userspace\"\n" };
     }

@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::Result;
 
-pub(crate) use grange::{Abilities, Suite};
+pub(crate) use grange::{Abilities, Meeting, Suite};
 pub(crate) use wireguard::Release;
 
 use crate::{daemon::Daemon, debian::Packages, lab::Lab, machine::Machine};
@@ -49,6 +49,8 @@ pub(crate) enum Kind {
         suite: Suite,
         /// Whether traffic of nodes that are not neighbours is sealed end to end.
         seals: bool,
+        /// How neighbours find each other.
+        meeting: Meeting,
     },
     /// WireGuard on each hop, the kernel forwards.
     Wireguard(Release),
@@ -115,7 +117,7 @@ pub(crate) fn start(kind: Kind, lab: &Lab, programs: &Programs) -> Result<Overla
     let packages = &programs.packages;
     match kind {
         Kind::Raw => raw::start(lab),
-        Kind::Grange { suite, seals } => grange::start(lab, programs, suite, seals),
+        Kind::Grange { suite, seals, meeting } => grange::start(lab, programs, suite, seals, meeting),
         Kind::Wireguard(release) => wireguard::start(lab, programs, release),
         Kind::Fastd => fastd::start(lab, packages),
         Kind::Tinc => tinc::start(lab, packages),
