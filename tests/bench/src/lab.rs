@@ -19,9 +19,19 @@ const MAX_HOSTS: usize = 200;
 pub(crate) struct Plan {
     /// How hosts are joined.
     pub(crate) shape: Shape,
-    /// Whether the cables take segments that are not cut yet, as veth pairs do and some network cards; else as a router's
-    /// plain card.
-    pub(crate) offload: bool,
+    /// What the cables' ends can do.
+    pub(crate) card: Card,
+}
+
+/// What an end of a cable can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Card {
+    /// It takes segments that are not cut yet, as veth pairs do and some network cards.
+    Offload,
+    /// It takes single packets, and the kernel puts what it receives together (GRO), as it does for any network card.
+    Plain,
+    /// It takes single packets and gives single packets: a veth pair without its offloads, which has no GRO by default.
+    Bare,
 }
 
 /// How hosts are joined.
@@ -36,17 +46,17 @@ pub(crate) enum Shape {
 impl Plan {
     /// A chain of hosts with offloads.
     pub(crate) const fn chain(hosts: usize) -> Self {
-        Self { shape: Shape::Chain(hosts), offload: true }
+        Self { shape: Shape::Chain(hosts), card: Card::Offload }
     }
 
     /// A host with neighbours around it, with offloads.
     pub(crate) const fn star(neighbours: usize) -> Self {
-        Self { shape: Shape::Star(neighbours), offload: true }
+        Self { shape: Shape::Star(neighbours), card: Card::Offload }
     }
 
-    /// The same without the offloads.
-    pub(crate) const fn plain(self) -> Self {
-        Self { offload: false, ..self }
+    /// The same with other cards.
+    pub(crate) const fn with(self, card: Card) -> Self {
+        Self { card, ..self }
     }
 
     /// Number of hosts.
@@ -189,8 +199,10 @@ impl Lab {
         for (host, port) in [(a, left), (b, right)] {
             let host = &mut self.hosts[host];
             host.namespace.ip(&format!("addr add {}/24 dev {}", port.address, port.name))?;
-            if !self.plan.offload {
-                host.namespace.sh(&format!("ethtool -K {} tso off gso off tx-udp-segmentation off", port.name))?;
+            if self.plan.card != Card::Offload {
+                let gro = if self.plan.card == Card::Plain { "on" } else { "off" };
+                let settings = format!("tso off gso off tx-udp-segmentation off gro {gro}");
+                host.namespace.sh(&format!("ethtool -K {} {settings}", port.name))?;
             }
             host.namespace.ip(&format!("link set {} up", port.name))?;
             host.ports.push(port);

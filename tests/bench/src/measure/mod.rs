@@ -13,7 +13,7 @@ use anyhow::{Result, bail};
 
 use crate::{
     iperf::{self, Flow, Length},
-    lab::{Lab, Plan},
+    lab::{Card, Lab, Plan},
     peer::{self, Overlay, Programs},
     ping::wait_reachable,
     subject::{RAW, REFERENCE, Subject},
@@ -142,9 +142,20 @@ pub(crate) const MEASURES: &[Measure] = &[
     },
     Measure {
         name: "two-nodes-plain",
-        title: "Two nodes, the cards without segmentation offload",
+        title: "Two nodes, cards without segmentation offload",
         work: Work::Network(Network {
-            plan: Plan::chain(2).plain(),
+            plan: Plan::chain(2).with(Card::Plain),
+            who: closest,
+            prepare: nothing,
+            round: transfer::round,
+        }),
+        columns: TRANSFER,
+    },
+    Measure {
+        name: "two-nodes-bare",
+        title: "Two nodes, cards without any offload, not even on receipt",
+        work: Work::Network(Network {
+            plan: Plan::chain(2).with(Card::Bare),
             who: closest,
             prepare: nothing,
             round: transfer::round,
@@ -165,9 +176,20 @@ pub(crate) const MEASURES: &[Measure] = &[
     },
     Measure {
         name: "forwarding-plain",
-        title: "A forwarding node, the cards without segmentation offload",
+        title: "A forwarding node, cards without segmentation offload",
         work: Work::Network(Network {
-            plan: Plan::chain(3).plain(),
+            plan: Plan::chain(3).with(Card::Plain),
+            who: daemons,
+            prepare: nothing,
+            round: transfer::round,
+        }),
+        columns: FORWARD,
+    },
+    Measure {
+        name: "forwarding-bare",
+        title: "A forwarding node, cards without any offload, not even on receipt",
+        work: Work::Network(Network {
+            plan: Plan::chain(3).with(Card::Bare),
             who: daemons,
             prepare: nothing,
             round: transfer::round,
