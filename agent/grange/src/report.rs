@@ -6,7 +6,7 @@ use std::{
 };
 
 use grange_core::{Cipher, IfaceKind, PeerInfo};
-use grange_mesh::{Hop as MeshHop, LinkStatus, RouteStatus, SealStatus, Snapshot};
+use grange_mesh::{Hop as MeshHop, LinkStatus, RouteStatus, SealStatus, Snapshot, plane::PlaneDrops};
 use grange_uplink::GatewayStatus;
 use serde::{Deserialize, Serialize};
 
@@ -37,8 +37,68 @@ pub(crate) struct Status {
     pub(crate) routes: usize,
     /// What is shared.
     pub(crate) gateway: Gateway,
+    /// What the agent dropped since it started.
+    pub(crate) drops: Drops,
     /// The machine's interfaces.
     pub(crate) interfaces: Vec<Interface>,
+}
+
+/// Packets and datagrams that the agent dropped, by reason. What moves in the kernel is not counted.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Drops {
+    /// No session could open them: another's, altered, or under keys that are gone.
+    pub(crate) unauthenticated: u64,
+    /// Seen before.
+    pub(crate) replayed: u64,
+    /// Malformed, or with a source or destination that may not be.
+    pub(crate) invalid: u64,
+    /// Of a node farther away, without the seal that `mesh.seals` asks for.
+    pub(crate) unsealed: u64,
+    /// No way to their destination.
+    pub(crate) unroutable: u64,
+    /// Larger than the next link.
+    pub(crate) too_big: u64,
+    /// Their hop limit ran out.
+    pub(crate) expired: u64,
+    /// By full queues.
+    pub(crate) congested: u64,
+    /// The kernel would not send them.
+    pub(crate) refused: u64,
+    /// Control datagrams that came faster than they were handled.
+    pub(crate) control: u64,
+    /// This machine's network stack did not take them.
+    pub(crate) device: u64,
+}
+
+impl From<PlaneDrops> for Drops {
+    fn from(drops: PlaneDrops) -> Self {
+        let PlaneDrops {
+            unauthenticated,
+            replayed,
+            invalid,
+            unsealed,
+            unroutable,
+            too_big,
+            expired,
+            congested,
+            refused,
+            control,
+            device,
+        } = drops;
+        Self {
+            unauthenticated,
+            replayed,
+            invalid,
+            unsealed,
+            unroutable,
+            too_big,
+            expired,
+            congested,
+            refused,
+            control,
+            device,
+        }
+    }
 }
 
 /// A town.
@@ -321,6 +381,7 @@ impl Status {
             links: snapshot.links.len(),
             routes: snapshot.routes.iter().filter(|route| route.selected).count(),
             gateway: gateway.into(),
+            drops: snapshot.drops.into(),
             interfaces: snapshot
                 .interfaces
                 .iter()

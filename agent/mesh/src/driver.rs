@@ -17,7 +17,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use crate::{
     clock::Clock,
     interfaces::{Change, Table},
-    kernel::{Kernel, monitor::Interfaces},
+    kernel::{Done, Kernel, monitor::Interfaces},
     mdns::Mdns,
     plane::{LinkSpec, Local, MIN_MTU, MTU_OVER_ETHERNET, Plane, Way},
     seal_socket::SealSocket,
@@ -37,6 +37,7 @@ pub(crate) enum Command {
     Interfaces(oneshot::Sender<snapshot::Interfaces>),
     SetTown(Box<Option<Town>>, oneshot::Sender<()>),
     SetAnnounced(Vec<Prefix>, oneshot::Sender<()>),
+    SetGuarded(Option<BTreeSet<String>>, oneshot::Sender<Done>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -96,6 +97,10 @@ pub(crate) struct Driver {
     links: BTreeMap<LinkId, Link>,
     seals: BTreeMap<LinkId, Seal>,
     announced: Vec<Prefix>,
+    /// The interfaces whose forwarding is guarded; none: nothing is to be forwarded.
+    guarded: Option<BTreeSet<String>>,
+    /// How often that was said.
+    turn: u32,
     tun_up: bool,
     /// The WireGuard interfaces that are switched on.
     tunnels: BTreeSet<u32>,
@@ -111,6 +116,8 @@ impl Driver {
             links: BTreeMap::new(),
             seals: BTreeMap::new(),
             announced: Vec::new(),
+            guarded: None,
+            turn: 0,
             tun_up: true,
             tunnels: BTreeSet::new(),
             tick_due: tokio::time::Instant::now(),
@@ -296,10 +303,19 @@ impl Driver {
     fn want(&mut self, resync: bool) {
         let lan = self.parts.table.lan();
         let shared = self.announced.iter().any(Prefix::is_default);
-        let forwarding = self.parts.table.forwarding(&self.parts.tun, shared, self.parts.kernel_plane);
+        let tun = &self.parts.tun;
+        let forwarding = self.parts.table.forwarding(tun, shared, self.parts.kernel_plane);
+        let forwarding = forwarding.zip(self.guarded.as_ref()).map(|(mut forwarding, guarded)| {
+            forwarding.from.retain(|name| name == tun || guarded.contains(name));
+            forwarding
+        });
+        let lans = self.parts.table.lan_networks();
+        let turn = self.turn;
         self.parts.kernel.want(|wanted| {
             wanted.lan = lan;
+            wanted.lans = lans;
             wanted.forwarding = forwarding;
+            wanted.turn = turn;
             wanted.resync = wanted.resync.wrapping_add(u32::from(resync));
         });
     }
@@ -311,6 +327,7 @@ impl Driver {
             address_v4: Some(grange_wire::node_address_v4(id)),
             prefixes: vec![grange_wire::lan_prefix(id)],
             exits: self.announced.clone(),
+            sealed: self.parts.seals,
         };
         if let Err(error) = self.parts.plane.set_local(&local) {
             tracing::warn!(%error, "the plane does not deliver what this node announces");
@@ -343,6 +360,12 @@ impl Driver {
                 self.want(false);
                 self.pump();
                 let _ = done.send(());
+            }
+            Command::SetGuarded(guarded, done) => {
+                self.guarded = guarded;
+                self.turn = self.turn.wrapping_add(1).max(1);
+                self.want(false);
+                let _ = done.send(self.parts.kernel.done(self.turn));
             }
             // The run loop's own.
             Command::Shutdown(_) => {}
@@ -571,6 +594,7 @@ impl Driver {
             town: self.parts.town.as_ref().map(|town| (town.id, town.name.clone())),
             uptime: now.since(grange_core::Instant::START),
             plane: plane.name(),
+            drops: plane.drops(),
             announced: self.announced.clone(),
             interfaces: table.status(),
             links: links.collect(),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use grange_core::IfaceState;
+use grange_wire::{MESH_V4, MESH_V6, Prefix};
 
 use crate::{
     config::{InterfaceChoice, InterfaceFacts, Role, Selector},
@@ -31,6 +32,9 @@ struct Known {
     choice: InterfaceChoice,
     told: Option<IfaceState>,
 }
+
+/// Most networks of LANs that are told.
+const MAX_NETWORKS: usize = 64;
 
 /// All interfaces but loopback and the TUN. Plain state: what the kernel reports comes in, changes come out.
 pub(crate) struct Table {
@@ -101,6 +105,14 @@ impl Table {
         lans.next().map(|(index, report)| (index, report.name.clone()))
     }
 
+    /// The networks of all LANs, but those that lie in the mesh's own ranges or are all there is.
+    pub(crate) fn lan_networks(&self) -> BTreeSet<Prefix> {
+        let addresses = self.of_role(Role::Lan).flat_map(|(_, report)| &report.addresses);
+        let networks = addresses.map(|(address, len)| Prefix::new_truncating(*address, *len));
+        let outside = |network: &Prefix| ![MESH_V4, MESH_V6].iter().any(|mesh| overlap(mesh, network));
+        networks.filter(outside).take(MAX_NETWORKS).collect()
+    }
+
     /// What has to be forwarded for hosts of the LAN, for the town if `shared`, and from neighbour to neighbour if the
     /// kernel does that (`passing`); none if it is for nobody.
     pub(crate) fn forwarding(&self, tun: &str, shared: bool, passing: bool) -> Option<Forwarding> {
@@ -159,6 +171,10 @@ impl Table {
         let chosen = self.known.iter().filter(move |(_, known)| known.choice.role == role);
         chosen.filter_map(|(index, _)| self.reports.get(index).map(|report| (*index, report)))
     }
+}
+
+fn overlap(a: &Prefix, b: &Prefix) -> bool {
+    a.contains(b.addr()) || b.contains(a.addr())
 }
 
 fn state(choice: &InterfaceChoice, report: &Interface) -> Option<IfaceState> {
@@ -250,6 +266,20 @@ mod tests {
         off.enabled = false;
         table.update([(5, off)].into());
         assert_eq!(table.lan(), None);
+    }
+
+    #[test]
+    fn networks_of_lans_are_known_but_the_meshs_own() {
+        let mut table = table();
+        let mut lan = report("lan0", true);
+        let addresses =
+            [("192.168.7.1", 24), ("2001:db8::1", 64), ("fd12::1", 64), ("100.64.3.4", 10), ("10.1.2.3", 0)];
+        lan.addresses = addresses.map(|(address, len)| (address.parse().unwrap(), len)).into();
+        let mut other = report("eth0", true);
+        other.addresses = [("203.0.113.2".parse().unwrap(), 24)].into();
+        table.update([(4, other), (5, lan)].into());
+        let networks: Vec<String> = table.lan_networks().iter().map(ToString::to_string).collect();
+        assert_eq!(networks, ["192.168.7.0/24", "2001:db8::/64"]);
     }
 
     #[test]

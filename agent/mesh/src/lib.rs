@@ -11,6 +11,7 @@ mod interfaces;
 mod kernel;
 mod mdns;
 mod mesh;
+mod nft;
 mod packet;
 mod peers;
 pub mod plane;
@@ -26,7 +27,8 @@ pub use config::{
     Selector, StaticPeer,
 };
 pub use error::{StartError, Stopped, TraceError};
-pub use kernel::GROUP;
+pub use kernel::{GROUP, SEAL_GROUP};
 pub use mesh::Mesh;
+pub use nft::{NftError, NftTable, has_nft, quoted};
 pub use snapshot::{Hop, InterfaceStatus, Interfaces, LinkStatus, MeshEvent, RouteStatus, SealStatus, Snapshot};
 pub use trace::Trace;

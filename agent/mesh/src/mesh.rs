@@ -87,7 +87,6 @@ impl Mesh {
             true => find_wireguard(&netlink).await,
             false => None,
         };
-        let kernel_plane = wireguard.is_some();
         let mut entropy = [0; 32];
         getrandom::fill(&mut entropy).map_err(|error| StartError::Random(io::Error::other(error)))?;
         let interfaces = monitor::watch(&netlink)
@@ -101,9 +100,11 @@ impl Mesh {
             mark: config.fwmark,
             table: config.table,
             runtime_dir: config.runtime_dir.clone(),
+            seals: config.seals,
             grace: GRACE,
         };
         let kernel = Kernel::start(netlink, wireguard, Sysctls::default(), setup).await?;
+        let kernel_plane = kernel.has_wireguard();
         let plane = Planes::new(Box::new(plane), kernel.wants(), kernel_plane, config.fwmark);
 
         let clock = Clock::start();
@@ -201,6 +202,21 @@ impl Mesh {
     /// [`Stopped`].
     pub async fn set_announced(&self, prefixes: Vec<Prefix>) -> Result<(), Stopped> {
         self.ask(|done| Command::SetAnnounced(prefixes, done)).await
+    }
+
+    /// Which interfaces of the LAN and to the Internet may be forwarded from, since nftables has rules for them: without
+    /// any word of this, or with `None`, nothing is forwarded for the mesh's sake, and there is no kernel plane. With
+    /// `None` it returns when forwarding is off again.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn set_guarded(&self, interfaces: Option<BTreeSet<String>>) -> Result<(), Stopped> {
+        let wait = interfaces.is_none();
+        let done = self.ask(|done| Command::SetGuarded(interfaces, done)).await?;
+        if wait {
+            done.wait().await;
+        }
+        Ok(())
     }
 
     /// Probes the way to `destination` hop by hop: three echo requests for each of at most 32 hops.

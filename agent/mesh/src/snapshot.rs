@@ -8,7 +8,7 @@ use std::{
 use grange_core::{Cipher, DownReason, IfaceKind, LinkId, LinkTraffic, PeerInfo};
 use grange_wire::{NodeId, Prefix, RouterId, TownId};
 
-use crate::config::Role;
+use crate::{config::Role, plane::PlaneDrops};
 
 /// A mesh at one moment.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub struct Snapshot {
     pub uptime: Duration,
     /// What moves packets: `userspace` or `kernel`.
     pub plane: &'static str,
+    /// What the user-space plane dropped since the start. What the kernel dropped, it counts itself.
+    pub drops: PlaneDrops,
     /// What is announced beside the own prefixes.
     pub announced: Vec<Prefix>,
     /// The machine's interfaces by name.

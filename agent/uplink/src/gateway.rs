@@ -2,20 +2,18 @@
 
 use std::time::Duration;
 
-use grange_mesh::{Mesh, MeshEvent, Stopped};
+use grange_mesh::{Mesh, MeshEvent, NftError, NftTable, Stopped};
 use tokio::{
     sync::{broadcast::error::RecvError, oneshot, watch},
     time::Instant,
 };
 
 use crate::{
-    nft::Nft,
     plan::{Addresses, Plan},
     ruleset,
 };
 
-/// How often the table is looked for, since a restarted firewall may have flushed it, and how soon a refused one is
-/// tried again.
+/// How often nft is looked for where there is none, and how soon a refused table is tried again.
 const CHECK: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(10);
 
@@ -61,6 +59,15 @@ pub enum GatewayError {
     Stopped(#[from] Stopped),
 }
 
+impl From<NftError> for GatewayError {
+    fn from(error: NftError) -> Self {
+        match error {
+            NftError::Missing => Self::NoNft,
+            NftError::Refused(said) => Self::Refused(said),
+        }
+    }
+}
+
 /// A gateway or, without sharing, the translation of a member's LAN.
 ///
 /// When it is dropped it withdraws and removes what it added as [`Gateway::shutdown`] does, but nobody can wait for
@@ -77,24 +84,18 @@ impl Gateway {
     ///
     /// # Errors
     /// [`GatewayError`], and nothing is left behind. Without sharing, a missing or refusing nft is only warned of: the
-    /// mesh works, and only IPv4 hosts of the LAN do not reach it.
+    /// mesh works, but for hosts of the LAN, for whom nothing is forwarded without rules.
     pub async fn start(config: GatewayConfig, mesh: Mesh) -> Result<Self, GatewayError> {
-        let nft = match Nft::find() {
-            Ok(nft) => Some(nft),
-            Err(error) if config.share => return Err(error),
+        let table = match NftTable::find(ruleset::TABLE) {
+            Ok(table) => Some(table),
+            Err(error) if config.share => return Err(error.into()),
             Err(_) => None,
         };
         let own = Addresses { v4: mesh.address_v4(), v6: mesh.address(), prefix: grange_wire::lan_prefix(&mesh.id()) };
         let (status, view) = watch::channel(GatewayStatus::default());
-        let mut keeper = Keeper { config, own, mesh, nft, status, placed: None, refused: false, flushed: false };
+        let mut keeper = Keeper { config, own, mesh, table, status, placed: None, refused: false, flushed: false };
         // Subscribed before the first look, so that nothing is missed in between.
         let events = keeper.mesh.subscribe();
-        if let Some(nft) = &keeper.nft
-            && let Err(error) = nft.apply(ruleset::removal()).await
-            && keeper.config.share
-        {
-            return Err(error);
-        }
         if let Err(error) = keeper.follow().await {
             if keeper.config.share {
                 keeper.remove().await;
@@ -126,13 +127,14 @@ struct Keeper {
     config: GatewayConfig,
     own: Addresses,
     mesh: Mesh,
-    nft: Option<Nft>,
+    /// None: there is no nft.
+    table: Option<NftTable>,
     status: watch::Sender<GatewayStatus>,
     /// What is announced and in place.
     placed: Option<Plan>,
     /// Whether nft refused the last table, and that was said.
     refused: bool,
-    /// Whether somebody removed our table.
+    /// Whether somebody changed or removed our table.
     flushed: bool,
 }
 
@@ -144,6 +146,12 @@ impl Keeper {
     ) {
         let mut check = Instant::now() + if self.refused { RETRY } else { CHECK };
         let done = loop {
+            let lost = async {
+                match &mut self.table {
+                    Some(table) => table.lost().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
                 done = &mut stop => break done.ok(),
@@ -153,7 +161,11 @@ impl Keeper {
                     Err(RecvError::Closed) => break None,
                 },
                 () = self.mesh.stopped() => break None,
-                () = tokio::time::sleep_until(check) => self.look().await,
+                () = lost => {
+                    tracing::info!("somebody else changed the table `{}`; putting it back", ruleset::TABLE);
+                    self.flushed = true;
+                }
+                () = tokio::time::sleep_until(check) => self.look(),
             }
             match self.follow().await {
                 Ok(()) => {
@@ -181,17 +193,10 @@ impl Keeper {
         }
     }
 
-    /// Looks whether our table is still there, and for nft if there was none.
-    async fn look(&mut self) {
-        match &self.nft {
-            Some(nft) if self.placed.as_ref().is_some_and(|plan| plan.ruleset.is_some()) => {
-                self.flushed = !nft.has_table().await;
-                if self.flushed {
-                    tracing::info!("the table `inet grange` was removed by somebody else; putting it back");
-                }
-            }
-            Some(_) => {}
-            None => self.nft = Nft::find().ok(),
+    /// Looks for nft if there was none.
+    fn look(&mut self) {
+        if self.table.is_none() {
+            self.table = NftTable::find(ruleset::TABLE).ok();
         }
     }
 
@@ -210,20 +215,27 @@ impl Keeper {
         if kept != before {
             self.announce(kept.clone()).await?;
         }
-        let text = match &plan.ruleset {
-            Some(ruleset) => ruleset.to_string(),
-            None => ruleset::removal(),
-        };
-        let applied = match &self.nft {
-            Some(nft) => nft.apply(text).await,
-            None if plan.ruleset.is_none() => Ok(()),
-            None => Err(GatewayError::NoNft),
+        let applied = match (&plan.ruleset, &mut self.table) {
+            (Some(ruleset), Some(table)) => table.apply(&ruleset.to_string()).await,
+            (Some(_), None) => Err(NftError::Missing),
+            (None, table) => {
+                // Nothing is forwarded any more before the rules for it go.
+                self.mesh.set_guarded(None).await?;
+                match table {
+                    Some(table) => table.remove().await,
+                    None => Ok(()),
+                }
+            }
         };
         if let Err(error) = applied {
             self.announce(Vec::new()).await?;
+            self.mesh.set_guarded(None).await?;
             self.placed = None;
             self.status.send_replace(GatewayStatus { v4: false, v6: false, ..plan.status });
-            return Err(error);
+            return Err(error.into());
+        }
+        if let Some(ruleset) = &plan.ruleset {
+            self.mesh.set_guarded(Some(ruleset.interfaces())).await?;
         }
         self.flushed = false;
         if plan.announced != kept {
@@ -245,8 +257,9 @@ impl Keeper {
 
     async fn remove(&mut self) {
         let _ = self.mesh.set_announced(Vec::new()).await;
-        if let Some(nft) = &self.nft
-            && let Err(error) = nft.apply(ruleset::removal()).await
+        let _ = self.mesh.set_guarded(None).await;
+        if let Some(table) = &mut self.table
+            && let Err(error) = table.remove().await
         {
             tracing::warn!(%error, "the table `inet grange` could not be removed; the next start tries again");
         }

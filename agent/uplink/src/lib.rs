@@ -5,9 +5,8 @@
 //! All of it stands in one nftables table, `inet grange`, whose text [`ruleset`] makes.
 
 mod gateway;
-mod nft;
 mod plan;
 pub mod ruleset;
 
 pub use gateway::{Gateway, GatewayConfig, GatewayError, GatewayStatus};
-pub use nft::has_nft;
+pub use grange_mesh::has_nft;

@@ -5,6 +5,7 @@ use std::{
     net::Ipv4Addr,
 };
 
+use grange_mesh::quoted;
 use grange_wire::Prefix;
 
 /// The table's family and name. Nothing else of nftables is ever touched.
@@ -32,20 +33,6 @@ pub struct Ruleset {
     pub forwards_v6: bool,
 }
 
-/// The text that removes the table, whether it is there or not.
-#[must_use]
-pub fn removal() -> String {
-    // Adding it first makes the deletion succeed where there is none.
-    format!("table {TABLE}\ndelete table {TABLE}\n")
-}
-
-/// An interface's name as nft reads it: in quotes. The kernel allows quotes and backslashes in names, nft allows
-/// neither in a string; such an interface matches nothing.
-fn quoted(name: &str) -> String {
-    let plain = name.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'*' | b'$'));
-    if plain && (1..16).contains(&name.len()) { format!("\"{name}\"") } else { "\"-\"".into() }
-}
-
 fn set<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
     let mut names: Vec<String> = names.into_iter().map(|name| quoted(name)).collect();
     names.sort_unstable();
@@ -54,9 +41,8 @@ fn set<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
 }
 
 impl fmt::Display for Ruleset {
-    /// The text for `nft -f -`: replaces the table as a whole, in one transaction.
+    /// The table alone, as [`grange_mesh::NftTable::apply`] takes it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&removal())?;
         writeln!(f, "table {TABLE} {{")?;
         f.write_str("\tchain forward {\n\t\ttype filter hook forward priority filter; policy accept;\n")?;
         f.write_str(&indented(&self.forward()))?;
@@ -76,11 +62,26 @@ fn indented(rules: &[String]) -> String {
     })
 }
 
-/// Interfaces that packets come from the mesh by, and leave into it by: the TUN and, in the kernel plane, WireGuard's.
-const FROM_MESH: &str = "iifgroup 7264";
-const INTO_MESH: &str = "oifgroup 7264";
+/// Interfaces that packets come from the mesh by, and leave into it by: the TUN and, in the kernel plane, WireGuard's of
+/// links and of seals.
+const FROM_MESH: &str = "iifgroup { 7264, 7265 }";
+const INTO_MESH: &str = "oifgroup { 7264, 7265 }";
+
+/// Ports that UDP of LAN hosts leaves by: neither that of seals nor those that the kernel chooses for WireGuard, whose
+/// packets go without a seal (by default Linux takes them from 32768 on, `net.ipv4.ip_local_port_range`).
+const PORTS: &str = "10240-32767";
+
+const NOTHING_ELSE: [&str; 2] = [
+    "iifgroup { 7264, 7265 } reject with icmpx admin-prohibited",
+    "oifgroup { 7264, 7265 } reject with icmpx admin-prohibited",
+];
 
 impl Ruleset {
+    /// Interfaces that packets may be forwarded from once the table is in place, beside the mesh's.
+    pub(crate) fn interfaces(&self) -> std::collections::BTreeSet<String> {
+        self.lan.iter().chain(&self.uplink_v4).chain(&self.uplink_v6).cloned().collect()
+    }
+
     /// Whether anything of the mesh's is forwarded but from neighbour to neighbour.
     fn is_open(&self) -> bool {
         !self.lan.is_empty() || self.uplink_v4.is_some() || self.uplink_v6.is_some()
@@ -91,9 +92,13 @@ impl Ruleset {
     fn forward(&self) -> Vec<String> {
         // The user-space plane does the same to what passes it.
         let clamp = format!("{INTO_MESH} tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu");
-        let mut rules = vec![clamp, format!("{FROM_MESH} {INTO_MESH} accept")];
+        // What left a seal goes nowhere without one.
+        let sealed = "iifgroup 7265 oifgroup { 7264, 7265 } reject with icmpx admin-prohibited".into();
+        let mut rules = vec![clamp, sealed, format!("{FROM_MESH} {INTO_MESH} accept")];
         if self.is_open() {
             self.forward_others(&mut rules);
+        } else {
+            rules.extend(NOTHING_ELSE.map(Into::into));
         }
         if !self.forwards_v6 {
             rules.push("meta nfproto ipv6 drop".into());
@@ -102,6 +107,8 @@ impl Ruleset {
     }
 
     fn forward_others(&self, rules: &mut Vec<String>) {
+        // What is not tracked is not translated either.
+        rules.push(format!("{INTO_MESH} ct state invalid drop"));
         rules.push("ct state established,related accept".to_owned());
         if !self.lan.is_empty() {
             let (lan, prefix) = (set(&self.lan), self.prefix);
@@ -121,8 +128,7 @@ impl Ruleset {
                 rules.push(format!("iifname {} oifname {uplink} meta nfproto {family} accept", set(&self.lan)));
             }
         }
-        rules.push(format!("{FROM_MESH} reject with icmpx admin-prohibited"));
-        rules.push(format!("{INTO_MESH} reject with icmpx admin-prohibited"));
+        rules.extend(NOTHING_ELSE.map(Into::into));
         if !self.forwards_v4 {
             // IPv4 is forwarded by the interface that a packet came in by: these are the ones that were switched on.
             let ours = set(self.lan.iter().chain(&self.uplink_v4));
@@ -139,6 +145,9 @@ impl Ruleset {
         let mut rules = Vec::new();
         let (v4, v6, prefix) = (self.address_v4, self.address_v6, self.prefix);
         rules.push(format!("{FROM_MESH} {INTO_MESH} accept"));
+        let udp = "meta l4proto udp";
+        rules.push(format!("{INTO_MESH} {udp} ip saddr != {{ 0.0.0.0, {v4} }} snat ip to {v4}:{PORTS}"));
+        rules.push(format!("{INTO_MESH} {udp} ip6 saddr != {{ ::, fe80::/10, {prefix} }} snat ip6 to [{v6}]:{PORTS}"));
         rules.push(format!("{INTO_MESH} ip saddr != {{ 0.0.0.0, {v4} }} snat ip to {v4}"));
         rules.push(format!("{INTO_MESH} ip6 saddr != {{ ::, fe80::/10, {prefix} }} snat ip6 to {v6}"));
         for (uplink, what) in [(&self.uplink_v4, "meta nfproto ipv4"), (&self.uplink_v6, "ip6 saddr fd00::/8")] {
@@ -206,11 +215,16 @@ mod tests {
     fn what_only_passes_is_neither_tracked_nor_translated() {
         let passing = |forwards_v6| Ruleset { lan: Vec::new(), forwards_v6, ..member() }.to_string();
         for text in [passing(true), passing(false)] {
-            assert!(text.contains("iifgroup 7264 oifgroup 7264 accept"));
-            assert!(!text.contains("ct state") && !text.contains("nat") && !text.contains("reject"), "{text}");
+            let accepts: Vec<_> = text.lines().filter(|line| line.ends_with(" accept")).collect();
+            assert_eq!(accepts, ["\t\tiifgroup { 7264, 7265 } oifgroup { 7264, 7265 } accept"]);
+            assert!(!text.contains("ct state") && !text.contains("nat"), "{text}");
+            assert!(
+                text.contains("\tiifgroup { 7264, 7265 } reject") && text.contains("\toifgroup { 7264, 7265 } reject")
+            );
         }
         assert!(passing(false).contains("ipv6 drop") && !passing(true).contains("drop"));
-        assert!(passing(true).contains(&format!("iifgroup {}", grange_mesh::GROUP)));
+        let groups = format!("iifgroup {{ {}, {} }}", grange_mesh::GROUP, grange_mesh::SEAL_GROUP);
+        assert!(passing(true).contains(&groups));
     }
 
     #[test]

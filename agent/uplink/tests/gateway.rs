@@ -54,6 +54,11 @@ fn ip(words: &str) {
     assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
+fn nft(words: &str) {
+    let output = Command::new("nft").args(words.split(' ')).output().expect("nft runs");
+    assert!(output.status.success(), "nft {words}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
 fn tables() -> String {
     let output = Command::new("nft").args(["list", "ruleset"]).output().expect("nft runs");
     String::from_utf8(output.stdout).expect("text")
@@ -125,6 +130,7 @@ fn default_routes_are_shared_while_they_are_there() {
             gateway.shutdown().await;
             assert!(announced().await.is_empty());
             assert_eq!(tables(), before);
+            assert_eq!(setting("ipv6/conf/all/forwarding"), "0");
             mesh.shutdown().await;
         });
     });
@@ -174,6 +180,12 @@ fn a_members_lan_is_translated_into_the_mesh() {
             let rule = format!("snat ip to {}", mesh.address_v4());
             until("a table for the LAN", async || tables().contains(&rule)).await;
             assert!(!tables().contains("masquerade"));
+            // A restarted firewall flushes everything: both tables are there again long before they are looked for.
+            let whole = tables();
+            nft("flush ruleset");
+            nft("add table inet probe");
+            until("the tables again", async || tables().contains(&rule) && tables().contains("inet grange_mesh")).await;
+            assert_eq!(tables().len(), whole.len());
             ip("link del lan0");
             until("none without it", async || tables() == before).await;
             gateway.shutdown().await;

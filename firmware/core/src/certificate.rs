@@ -28,7 +28,7 @@ pub enum CertificateError {
     /// The bytes are no certificate.
     #[error(transparent)]
     Format(#[from] CertificateFormatError),
-    /// The signer founded another town.
+    /// The signer is no steward of the town, or of another one.
     #[error("it belongs to another town")]
     Town,
     /// It names another link key than the handshake proved.
@@ -48,9 +48,11 @@ pub enum CertificateError {
     Expired,
 }
 
-/// What a certificate that passed [`verify`] says.
+/// What a certificate that passed [`verify`] or [`check`] says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verified {
+    /// The Ed25519 public key of the steward who signed it or its invitation.
+    pub signer: [u8; 32],
     /// The node's id.
     pub id: NodeId,
     /// The node's Ed25519 public key.
@@ -61,16 +63,25 @@ pub struct Verified {
     pub grant: Option<Grant>,
 }
 
-/// A steward's key. Its public key names the town.
+/// A steward's key. That of the founder names the town.
 pub struct Steward {
     signing: SigningKey,
+    town: TownId,
 }
 
 impl Steward {
-    /// The key that follows from a 32-byte seed.
+    /// The founder's key that follows from a 32-byte seed.
     #[must_use]
     pub fn from_seed(seed: &[u8; 32]) -> Self {
-        Self { signing: signing_key("grange v1 steward key", seed) }
+        let signing = signing_key("grange v1 steward key", seed);
+        let town = TownId::of_founder(&signing.verifying_key().to_bytes());
+        Self { signing, town }
+    }
+
+    /// The key that follows from a 32-byte seed, of a steward of a town that may have another founder.
+    #[must_use]
+    pub fn of_town(seed: &[u8; 32], town: TownId) -> Self {
+        Self { signing: signing_key("grange v1 steward key", seed), town }
     }
 
     /// The Ed25519 public key.
@@ -79,10 +90,10 @@ impl Steward {
         self.signing.verifying_key().to_bytes()
     }
 
-    /// The town that this steward founded.
+    /// The town that this is a steward of.
     #[must_use]
     pub fn town(&self) -> TownId {
-        TownId::of_founder(&self.public())
+        self.town
     }
 
     /// Makes an invitation to the town.
@@ -104,6 +115,7 @@ impl Steward {
             uses,
             expires,
             town_key: *town_key,
+            town: self.town,
             signer: self.public(),
             seed: *seed,
             signature: self.sign(CONTEXT_INVITATION, &grant.to_bytes()),
@@ -111,8 +123,14 @@ impl Steward {
         }
     }
 
+    /// Signs the hash of `context` and `parts`, as [`Identity::sign`] does.
+    #[must_use]
+    pub fn sign_parts(&self, context: &str, parts: &[&[u8]]) -> [u8; 64] {
+        self.signing.sign(&digest(context, parts)).to_bytes()
+    }
+
     fn sign(&self, context: &str, covered: &[u8]) -> [u8; 64] {
-        self.signing.sign(&digest(context, &[&self.town().0, covered])).to_bytes()
+        self.sign_parts(context, &[&self.town().0, covered])
     }
 }
 
@@ -133,7 +151,7 @@ pub fn by_invitation(invitation: &Invitation, identity: &Identity, issued: u64) 
     if expired(&grant, issued) {
         return Err(CertificateError::Expired);
     }
-    let town = TownId::of_founder(&invitation.signer);
+    let town = invitation.town;
     let writer =
         CertificateWriter::new(&identity.public(), &identity.link_public(), &invitation.signer, issued, Some(&grant))
             .signature(&invitation.signature);
@@ -152,28 +170,51 @@ pub fn check_invitation(invitation: &Invitation) -> Result<Grant, CertificateErr
         uses: invitation.uses,
         expires: invitation.expires,
     };
-    let town = TownId::of_founder(&invitation.signer);
+    let town = invitation.town;
     let good =
         verify_signature(&invitation.signer, CONTEXT_INVITATION, &[&town.0, &grant.to_bytes()], &invitation.signature);
     if good { Ok(grant) } else { Err(CertificateError::Steward) }
 }
 
-/// Checks a certificate: that it is one of `town`, that it binds `static_key` (the X25519 key that the handshake
-/// proved) to the identity it names, and all its signatures.
-///
-/// Expiry is checked against the certificate's own date and no clock: a node that joined in time stays a member.
+/// Checks a certificate: that it was signed by the founder of `town`, that it binds `static_key` (the X25519 key that the
+/// handshake proved) to the identity it names, and all its signatures.
 ///
 /// # Errors
 /// The first thing that is wrong. Cheap checks come before signatures.
 pub fn verify(bytes: &[u8], town: &TownId, static_key: &[u8; 32]) -> Result<Verified, CertificateError> {
+    verify_by(bytes, town, static_key, |signer| TownId::of_founder(signer) == *town)
+}
+
+/// As [`verify`], but whose signature counts is for `steward` to say: in a town with logs, any steward's that ever was. Whether
+/// the invitation still stood when the node came is for the fold of those logs.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_by(
+    bytes: &[u8],
+    town: &TownId,
+    static_key: &[u8; 32],
+    steward: impl FnOnce(&[u8; 32]) -> bool,
+) -> Result<Verified, CertificateError> {
     let certificate = Certificate::parse(bytes)?;
-    let signer = certificate.signer();
-    if TownId::of_founder(&signer) != *town {
+    if !steward(&certificate.signer()) {
         return Err(CertificateError::Town);
     }
     if certificate.static_key() != *static_key {
         return Err(CertificateError::StaticKey);
     }
+    check(bytes, town)
+}
+
+/// Checks all signatures of a certificate for `town`, whoever signed it; who that is stands in the result.
+///
+/// Expiry is checked against the certificate's own date and no clock: a node that joined in time stays a member.
+///
+/// # Errors
+/// The first thing that is wrong. Cheap checks come before signatures.
+pub fn check(bytes: &[u8], town: &TownId) -> Result<Verified, CertificateError> {
+    let certificate = Certificate::parse(bytes)?;
+    let signer = certificate.signer();
     let check = |public: &[u8; 32], context, covered: &[u8], signature: &[u8; 64], error| {
         if verify_signature(public, context, &[&town.0, covered], signature) { Ok(()) } else { Err(error) }
     };
@@ -194,7 +235,7 @@ pub fn verify(bytes: &[u8], town: &TownId, static_key: &[u8; 32]) -> Result<Veri
     let identity = certificate.identity();
     let (covered, signature) = certificate.consent();
     check(&identity, CONTEXT_CONSENT, covered, &signature, CertificateError::Consent)?;
-    Ok(Verified { id: NodeId::of_key(&identity), identity, issued: certificate.issued(), grant })
+    Ok(Verified { signer, id: NodeId::of_key(&identity), identity, issued: certificate.issued(), grant })
 }
 
 /// Whether a node that joined at `issued` came too late. Zero on either side means that nobody knows.
@@ -282,6 +323,28 @@ mod tests {
                 bad[bit / 8] ^= 1 << (bit % 8);
                 assert!(check(&bad).is_err(), "bit {bit}");
             }
+        }
+    }
+
+    #[test]
+    fn another_stewards_certificates_are_good_where_it_counts() {
+        let town = steward().town();
+        let second = Steward::of_town(&[7; 32], town);
+        let invited = second.invite(&[3; 32], TownName::new("Oberdorf").unwrap(), 1, 0, &[4; 32]);
+        let mut text = String::new();
+        invited.write_text(&mut text).unwrap();
+        let invited = Invitation::from_text(&text).unwrap();
+        for good in [by_steward(&second, &node(), NOW), by_invitation(&invited, &node(), NOW).unwrap()] {
+            assert_eq!(super::check(&good, &town).unwrap().signer, second.public());
+            let counts = |signer: &[u8; 32]| *signer == second.public();
+            assert!(verify_by(&good, &town, &node().link_public(), counts).is_ok());
+            assert_eq!(verify_by(&good, &town, &[7; 32], counts), Err(CertificateError::StaticKey));
+            // Not where only the founder's word counts, nor in the town that the key would name by itself.
+            assert_eq!(verify(&good, &town, &node().link_public()), Err(CertificateError::Town));
+            assert_eq!(
+                verify(&good, &TownId::of_founder(&second.public()), &node().link_public()),
+                Err(CertificateError::Steward)
+            );
         }
     }
 

@@ -1,9 +1,11 @@
 //! An invitation: the string that lets a fresh router join a town with no server (`docs/protocol.md`, Invitation).
 //!
 //! ```text
-//!    0  | ver u8 = 1 | flags u8 = 0 | uses u16 | expires u64 | town key [32] | signer [32] | invitation seed [32] |
-//!  108  | signature of the signer [64] | name_len u8 | town name | checksum [4] |
+//!    0  | ver u8 = 1 | flags u8 | uses u16 | expires u64 | town key [32] | signer [32] | invitation seed [32] |
+//!  108  | signature of the signer [64] | name_len u8 | town name | town id [16], if flags | checksum [4] |
 //! ```
+//!
+//! Flags 0: the signer founded the town. Flags 1: it is another steward, and the town's id stands there.
 //!
 //! As text: `grange1`, then base32 of these bytes. People type, copy and photograph it, so reading says what is wrong
 //! with a damaged one, and where.
@@ -12,14 +14,18 @@ use core::fmt;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use crate::TownId;
+
 /// What every invitation begins with, so that a person and a router recognise it.
 pub const INVITATION_PREFIX: &str = "grange1";
 const VERSION: u8 = 1;
 /// Bytes before the town's name, with its length.
 const FIXED: usize = 173;
 const CHECKSUM: usize = 4;
+/// Bytes of the town's id, where it stands.
+const TOWN: usize = 16;
 /// The longest invitation in bytes.
-const MAX: usize = FIXED + TownName::MAX + CHECKSUM;
+const MAX: usize = FIXED + TownName::MAX + TOWN + CHECKSUM;
 /// The shortest in bytes.
 const MIN: usize = FIXED + 1 + CHECKSUM;
 /// The longest in base32 characters.
@@ -73,7 +79,10 @@ pub struct Invitation {
     pub expires: u64,
     /// The town key.
     pub town_key: [u8; 32],
-    /// The steward's Ed25519 public key; its hash is the town's id.
+    /// The town's id: the hash of its founder's key.
+    #[zeroize(skip)]
+    pub town: TownId,
+    /// The Ed25519 public key of the steward who invites.
     #[zeroize(skip)]
     pub signer: [u8; 32],
     /// What the invitation's signing key is derived from.
@@ -276,12 +285,19 @@ impl Invitation {
         let mut bytes = [0; MAX];
         decode_base32(values, &mut bytes);
         let name_len = usize::from(bytes[FIXED - 1]);
+        let flags = bytes[1];
         bytes.zeroize();
         if name_len == 0 || name_len > TownName::MAX {
             // The length itself is damaged; the checksum will say so.
             return Ok(());
         }
-        let expected = chars(FIXED + name_len + CHECKSUM);
+        let founders = chars(FIXED + name_len + CHECKSUM);
+        let others = chars(FIXED + name_len + TOWN + CHECKSUM);
+        if count == founders || count == others {
+            // Which of them it should be is for the checksum to say: the flags may be mistyped.
+            return Ok(());
+        }
+        let expected = if flags == 0 { founders } else { others };
         if count < expected {
             Err(InvitationError::Truncated { missing: expected - count, exact: true })
         } else if count > expected {
@@ -302,11 +318,17 @@ impl Invitation {
     }
 
     fn from_bytes(bytes: &[u8]) -> Result<Self, InvitationError> {
-        if bytes.first() != Some(&VERSION) || bytes.get(1) != Some(&0) {
+        let (Some(&VERSION), Some(&flags @ 0..=1)) = (bytes.first(), bytes.get(1)) else {
             return Err(InvitationError::Version);
+        };
+        let signer = field(bytes, 44);
+        let end = bytes.len().saturating_sub(CHECKSUM + if flags == 0 { 0 } else { TOWN });
+        let town = if flags == 0 { TownId::of_founder(&signer) } else { TownId(field(bytes, end)) };
+        if flags == 1 && town == TownId::of_founder(&signer) {
+            return Err(InvitationError::Content);
         }
         let name = bytes
-            .get(FIXED..bytes.len().saturating_sub(CHECKSUM))
+            .get(FIXED..end)
             .filter(|name| bytes.get(FIXED - 1).is_some_and(|len| usize::from(*len) == name.len()))
             .and_then(|name| str::from_utf8(name).ok())
             .and_then(TownName::new)
@@ -315,7 +337,8 @@ impl Invitation {
             uses: u16::from_be_bytes(field(bytes, 2)),
             expires: u64::from_be_bytes(field(bytes, 4)),
             town_key: field(bytes, 12),
-            signer: field(bytes, 44),
+            town,
+            signer,
             seed: field(bytes, 76),
             signature: field(bytes, 108),
             name,
@@ -324,7 +347,7 @@ impl Invitation {
 
     fn write_bytes(&self, bytes: &mut [u8; MAX]) -> usize {
         let name = self.name.as_str().as_bytes();
-        let end = FIXED + name.len();
+        let mut end = FIXED + name.len();
         bytes[0] = VERSION;
         bytes[2..4].copy_from_slice(&self.uses.to_be_bytes());
         bytes[4..12].copy_from_slice(&self.expires.to_be_bytes());
@@ -334,6 +357,11 @@ impl Invitation {
         bytes[108..172].copy_from_slice(&self.signature);
         bytes[172] = self.name.len;
         bytes[FIXED..end].copy_from_slice(name);
+        if self.town != TownId::of_founder(&self.signer) {
+            bytes[1] = 1;
+            bytes[end..end + TOWN].copy_from_slice(&self.town.0);
+            end += TOWN;
+        }
         let sum = checksum(&bytes[..end]);
         bytes[end..end + CHECKSUM].copy_from_slice(&sum);
         end + CHECKSUM
@@ -427,6 +455,7 @@ mod tests {
             uses: 3,
             expires: 1_800_000_000,
             town_key: [0xa1; 32],
+            town: TownId::of_founder(&[0xb2; 32]),
             signer: [0xb2; 32],
             seed: [0xc3; 32],
             signature: [0xd4; 64],
@@ -499,6 +528,27 @@ mod tests {
     }
 
     #[test]
+    fn another_stewards_invitation_names_the_town() {
+        let founders = text(&invitation("Oberdorf"));
+        let others = Invitation { town: TownId([0xee; 16]), ..invitation("Oberdorf").clone() };
+        let longer = text(&others);
+        assert_eq!(longer.len(), INVITATION_PREFIX.len() + chars(FIXED + 8 + TOWN + CHECKSUM));
+        assert_eq!(Invitation::from_text(&longer), Ok(others));
+        // Cut by all of the id, or by less.
+        let cut = &longer[..founders.len()];
+        assert_eq!(Invitation::from_text(cut), Err(InvitationError::Checksum { likely: None }));
+        let cut = &longer[..founders.len() + 3];
+        let missing = longer.len() - cut.len();
+        assert_eq!(Invitation::from_text(cut), Err(InvitationError::Truncated { missing, exact: true }));
+        // A mistyped flag.
+        let wrong = with(&founders, 11, if &founders[10..11] == "q" { "a" } else { "q" });
+        assert!(matches!(
+            Invitation::from_text(&wrong),
+            Err(InvitationError::Checksum { likely: Some(Typo::Wrong { place: 11, .. }) })
+        ));
+    }
+
+    #[test]
     fn a_name_is_one_only_if_it_can_be_shown() {
         for bad in ["", " x", "x ", "a\nb", "a\u{7f}", "123456789012345678901234567890123"] {
             assert_eq!(TownName::new(bad), None, "{bad:?}");
@@ -512,12 +562,14 @@ mod tests {
         #[test]
         fn what_was_written_is_read(
             uses: u16, expires: u64, town_key: [u8; 32], signer: [u8; 32], seed: [u8; 32], half: [u8; 32],
+            other: Option<[u8; 16]>,
             name in "[a-zA-Zäöü0-9]{1,16}",
         ) {
             let mut signature = [0; 64];
             signature[16..48].copy_from_slice(&half);
             let name = TownName::new(&name).unwrap();
-            let invitation = Invitation { uses, expires, town_key, signer, seed, signature, name };
+            let town = other.map_or(TownId::of_founder(&signer), TownId);
+            let invitation = Invitation { uses, expires, town_key, town, signer, seed, signature, name };
             prop_assert_eq!(Invitation::from_text(&text(&invitation)), Ok(invitation));
         }
 

@@ -75,6 +75,8 @@ pub struct Status {
     pub routes: u64,
     /// What it does with its uplink.
     pub gateway: GatewayStatus,
+    /// What it dropped, by reason.
+    pub drops: std::collections::BTreeMap<String, u64>,
     /// What it takes each interface for.
     pub interfaces: Vec<InterfaceStatus>,
 }

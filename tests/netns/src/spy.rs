@@ -47,6 +47,8 @@ pub enum Mischief {
     Repeat,
     /// Sends each with another sender's address on the outer header, and after it as it was.
     Rename(Ipv6Addr),
+    /// Drops them, and every other UDP packet: neither does any seal live nor is one made.
+    Starve,
 }
 
 /// The spy; ends when dropped.
@@ -63,6 +65,8 @@ struct Shared {
     seen: Mutex<Vec<Vec<u8>>>,
     done: std::sync::atomic::AtomicU64,
     routes: Mutex<Vec<Prefix>>,
+    /// Packets of its own that are to be sent.
+    own: Mutex<Vec<Vec<u8>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -120,6 +124,11 @@ impl Spy {
     #[must_use]
     pub fn done(&self) -> u64 {
         self.shared.done.load(Ordering::Relaxed)
+    }
+
+    /// Sends this IP packet to where its destination is, as if it had come from somewhere; in its turn.
+    pub fn put_in(&self, packet: Vec<u8>) {
+        lock(&self.shared.own).push(packet);
     }
 
     /// All that it forwarded since the last call, as IP packets in the form in which they were between two links.
@@ -266,6 +275,12 @@ impl Router {
                     self.pump();
                 }
             }
+            let own = std::mem::take(&mut *lock(&self.shared.own));
+            for packet in own {
+                if let Some(via) = target(&packet).and_then(|to| self.via(to)) {
+                    self.send(via, &[&[0], &packet[..]].concat());
+                }
+            }
             let now = self.now();
             self.node.handle_timeout(now);
             if told.elapsed() > Duration::from_millis(50) {
@@ -365,15 +380,7 @@ impl Router {
         let packet = &plain[1..];
         let Some(to) = target(packet) else { return };
         let own = IpAddr::from(grange_wire::node_address(&self.id));
-        let Some(via) =
-            self.routes.iter().filter(|(prefix, _)| prefix.contains(to)).max_by_key(|(prefix, _)| prefix.len())
-        else {
-            return;
-        };
-        if to == own {
-            return;
-        }
-        let via = *via.1;
+        let Some(via) = self.via(to).filter(|_| to != own) else { return };
         {
             let mut seen = lock(&self.shared.seen);
             if seen.len() < MAX_SEEN {
@@ -381,6 +388,9 @@ impl Router {
             }
         }
         let mischief = *lock(&self.shared.mischief);
+        if mischief == Mischief::Starve && is_udp(packet) {
+            return self.did();
+        }
         if !is_sealed(packet) {
             return self.send(via, plain);
         }
@@ -393,7 +403,7 @@ impl Router {
                 self.did();
                 self.send(via, &changed);
             }
-            Mischief::None | Mischief::Alter(_) => self.send(via, plain),
+            Mischief::None | Mischief::Alter(_) | Mischief::Starve => self.send(via, plain),
             Mischief::Repeat => {
                 self.did();
                 self.send(via, plain);
@@ -414,6 +424,12 @@ impl Router {
                 self.send(via, plain);
             }
         }
+    }
+
+    /// The link that leads to an address.
+    fn via(&self, to: IpAddr) -> Option<LinkId> {
+        let ways = self.routes.iter().filter(|(prefix, _)| prefix.contains(to));
+        ways.max_by_key(|(prefix, _)| prefix.len()).map(|(_, via)| *via)
     }
 
     fn did(&self) {
@@ -481,6 +497,14 @@ fn target(packet: &[u8]) -> Option<IpAddr> {
         4 => Some(Ipv4Addr::from(*packet.get(16..20)?.first_chunk::<4>()?).into()),
         6 => Some(Ipv6Addr::from(*packet.get(24..40)?.first_chunk::<16>()?).into()),
         _ => None,
+    }
+}
+
+fn is_udp(packet: &[u8]) -> bool {
+    match packet.first().map(|first| first >> 4) {
+        Some(4) => packet.get(9) == Some(&17),
+        Some(6) => packet.get(6) == Some(&17),
+        _ => false,
     }
 }
 

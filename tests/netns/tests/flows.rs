@@ -56,7 +56,7 @@ fn echoes(from: &Namespace, server: IpAddr, sizes: &[usize]) -> Result<()> {
 fn sizes() -> Vec<usize> {
     let mut sizes = vec![1, 63, 1231, 1232, 1279, 1280];
     sizes.extend(1338..=1500);
-    sizes.extend([9000, 20_000]);
+    sizes.extend([9000, 20_000, 40_000, 65_507]);
     sizes
 }
 
@@ -101,6 +101,9 @@ fn datagrams_of_every_size_pass_whole_in_two_parts() {
     every_size("datagrams_of_every_size_pass_whole_in_two_parts", WireSpec { mtu: 1280, ..WireSpec::default() });
 }
 
+/// How often flows are sent to see them come whole, at most.
+const ROUNDS: u64 = 12;
+
 /// Datagrams that came twice, changed or out of order.
 fn clean(report: &FlowReport) -> Result<()> {
     ensure!(report.overtaken == 0 && report.repeated == 0 && report.changed == 0, "{report:?}");
@@ -123,20 +126,31 @@ fn order(name: &str, spec: WireSpec) {
             let _echo = EchoServer::start(to, target)?;
             echoes(from, target, &[1400])?;
         }
-        let flows: Vec<Flow> = ways
-            .into_iter()
-            .zip(1..)
-            .map(|((from, to, target), seed)| {
-                Flow::start(from, to, target, FlowSpec { sizes: vec![64, 1200, 512, 1371, 63], rate: 4000, seed })
-            })
-            .collect::<Result<_>>()?;
-        sleep(Duration::from_secs(3));
-        for flow in flows {
-            let report = flow.finish()?;
-            measured(&format!("{report:?}"));
-            clean(&report)?;
-            ensure!(report.sent > 6000 && report.arrived * 2 >= report.sent, "{report:?}");
+        // A queue of 512 packets lasts 30 ms here, and a busy host may let the agents wait for longer: then some are lost. But
+        // not in every round: in one of them each flow is complete.
+        let mut complete = [false; 4];
+        for round in 0..ROUNDS {
+            let flows: Vec<Flow> = ways
+                .into_iter()
+                .zip(1..)
+                .map(|((from, to, target), seed)| {
+                    let seed = seed + 4 * round;
+                    Flow::start(from, to, target, FlowSpec { sizes: vec![64, 1200, 512, 1371, 63], rate: 4000, seed })
+                })
+                .collect::<Result<_>>()?;
+            sleep(Duration::from_secs(1));
+            for (flow, complete) in flows.into_iter().zip(&mut complete) {
+                let report = flow.finish()?;
+                measured(&format!("{report:?}"));
+                clean(&report)?;
+                ensure!(report.sent > 2000, "{report:?}");
+                *complete |= report.arrived == report.sent;
+            }
+            if round > 0 && complete == [true; 4] {
+                return Ok(());
+            }
         }
+        ensure!(complete == [true; 4], "of {ROUNDS} rounds none came whole: {complete:?}");
         Ok(())
     });
 }
@@ -178,9 +192,10 @@ fn streams_and_flows_of_both_versions_both_ways_at_once_stay_whole() {
         }
         for flow in flows {
             let report = flow.finish()?;
-            // The queues are full, so some are lost; none goes astray.
+            measured(&format!("{report:?}"));
+            // The streams keep the queues full, so some are lost; none goes astray.
             clean(&report)?;
-            ensure!(report.arrived > 100, "{report:?}");
+            ensure!(report.sent > 1000 && report.arrived * 10 >= report.sent * 8, "{report:?}");
         }
         Ok(())
     });

@@ -3,7 +3,8 @@
 
 use std::{
     fs,
-    net::IpAddr,
+    io::ErrorKind,
+    net::{IpAddr, UdpSocket},
     thread,
     time::{Duration, Instant},
 };
@@ -256,6 +257,90 @@ fn seals_in_the_kernel_hide_traffic_from_the_nodes_on_the_way() {
         transfers(mill, pond, 1_000_000)?;
         answers(mill, pond)?;
         Ok(())
+    });
+}
+
+/// Whether datagrams from an address of `from`'s reach one of `to`'s.
+fn arrives(from: &Node, source: IpAddr, to: &Node, destination: IpAddr) -> Result<bool> {
+    let receiver = to.namespace().inside(|| UdpSocket::bind((destination, 0)))?;
+    receiver.set_read_timeout(Some(Duration::from_secs(3)))?;
+    let sender = from.namespace().inside(|| UdpSocket::bind((source, 0)))?;
+    for _ in 0..3 {
+        sender.send_to(b"hello", receiver.local_addr()?)?;
+    }
+    match receiver.recv_from(&mut [0; 16]) {
+        Ok((_, seen)) => {
+            ensure!(seen.ip() == source, "{seen} instead of {source}");
+            Ok(true)
+        }
+        Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[test]
+fn what_has_no_seal_is_taken_from_neighbours_and_for_the_node_alone() {
+    town_test("what_has_no_seal_is_taken_from_neighbours_and_for_the_node_alone", || {
+        let town = row(&[("mill", ""), ("oak", ""), ("pond", "")])?;
+        let (mill, oak, pond) = (town.node("mill")?, town.node("oak")?, town.node("pond")?);
+        start(&town)?;
+        wait_plane(oak, mill, true)?;
+        wait_plane(mill, oak, true)?;
+        for ((own, far), to) in addresses(oak)?.into_iter().zip(addresses(pond)?).zip(addresses(mill)?) {
+            ensure!(arrives(oak, own, mill, to)?, "mill takes nothing from {own}");
+            // oak speaks in pond's name, by its own link.
+            let link = way(oak, to, "")?;
+            ensure!(is_wireguard(oak, &link)?);
+            oak.namespace().ip(&format!("addr add {far} dev lo"))?;
+            let before = counter(mill, &way(mill, own, "")?, "rx_packets")?;
+            let forged = arrives(oak, far, mill, to)?;
+            oak.namespace().ip(&format!("addr del {far} dev lo"))?;
+            ensure!(!forged, "mill takes {far} from oak without a seal");
+            ensure!(counter(mill, &way(mill, own, "")?, "rx_packets")? >= before + 3, "it did not even come");
+        }
+        // Its household's other addresses are no neighbour's business; nor may anybody come in their name.
+        let link = way(oak, mill.address_v4()?.into(), "")?;
+        let [ours, theirs]: [IpAddr; 2] = [mill.address_v4()?.into(), oak.address_v4()?.into()];
+        let hidden: IpAddr = "192.0.2.77".parse()?;
+        mill.namespace().ip(&format!("addr add {hidden}/32 dev lo"))?;
+        oak.namespace().ip(&format!("route add {hidden} dev {link}"))?;
+        let exposed = arrives(oak, theirs, mill, hidden)?;
+        ensure!(!exposed, "oak reaches an address of mill's that is not the mesh's");
+        ensure!(arrives(oak, theirs, mill, ours)?);
+        // A firewall that is started anew takes nothing of it away for long.
+        mill.namespace().sh("nft flush ruleset")?;
+        wait_until("both tables again", SOON, || {
+            let tables = mill.namespace().sh("nft list tables")?;
+            Ok((tables.contains("inet grange\n") && tables.contains("inet grange_mesh")).then_some(()))
+        })?;
+        ensure!(!arrives(oak, theirs, mill, hidden)?);
+        answers(mill, pond)
+    });
+}
+
+#[test]
+fn what_left_a_seal_never_goes_on_without_one() {
+    town_test("what_left_a_seal_never_goes_on_without_one", || {
+        let town = row(&[("mill", ""), ("oak", ""), ("gate", ""), ("pond", "")])?;
+        start(&town)?;
+        let (mill, gate, pond) = (town.node("mill")?, town.node("gate")?, town.node("pond")?);
+        wait_plane(gate, pond, true)?;
+        let server: IpAddr = gate.address()?.into();
+        let _echo = EchoServer::start(gate.namespace(), server)?;
+        let stream = EchoStream::start(mill.namespace(), server, Duration::from_millis(50), 600)?;
+        stream.wait_flowing(SOON)?;
+        wait_plane(mill, gate, true)?;
+        wait_plane(gate, mill, true)?;
+        // As if gate had shared an uplink a moment ago: mill seals to gate what gate has only its link to pond for.
+        let (there, back) = (way(mill, server, "")?, way(gate, mill.address()?.into(), "")?);
+        let link = way(gate, pond.address()?.into(), "")?;
+        let address = "2001:db8:9::7";
+        mill.namespace().ip(&format!("-6 route add {address} dev {there}"))?;
+        gate.namespace().ip(&format!("-6 route add {address} dev {link} table 99"))?;
+        gate.namespace().ip(&format!("-6 rule add pref 100 iif {back} lookup 99"))?;
+        let said = shell(mill, &format!("ping -c 3 -i 0.3 -W 3 {address} || true"))?;
+        ensure!(said.contains("iltered") || said.contains("rohibited"), "it was not gate that refused: {said}");
+        answers(mill, pond)
     });
 }
 

@@ -6,7 +6,7 @@
 //! two ends were told fit. What no node may ever do is checked at every event, in every run: see [`Sim`].
 //!
 //! `SIM_SEED=N` runs a test with one seed again; `SIM_ROUNDS=N` runs N times as many; `SIM_TRACE=1` prints
-//! every event.
+//! every event; `SIM_LARGE=1` runs what takes minutes, too.
 #![forbid(unsafe_code)]
 
 mod dice;

@@ -36,6 +36,16 @@ pub fn each_seed<T>(count: u64, mut test: impl FnMut(u64) -> T) -> Vec<T> {
         .collect()
 }
 
+/// Whether runs that take minutes were asked for (`SIM_LARGE`); if not, says that the test called `name` is left out.
+#[must_use]
+pub fn large_runs(name: &str) -> bool {
+    let asked = std::env::var_os("SIM_LARGE").is_some();
+    if !asked {
+        println!("SKIPPED {name}: takes minutes; SIM_LARGE=1 runs it");
+    }
+    asked
+}
+
 /// Whether one seed was asked for: then statistics over many mean nothing.
 #[must_use]
 pub fn one_seed() -> bool {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use grange_core::{GatewayPolicy, IfaceKind};
 use grange_sim::{
     Dice, Quality, Setup, Sim, Topology, Walk,
-    report::{each_seed, measured},
+    report::{each_seed, large_runs, measured},
 };
 use grange_wire::Prefix;
 
@@ -130,8 +130,10 @@ fn a_default_route_leads_to_an_allowed_gateway_and_moves_when_it_goes() {
 }
 
 #[test]
-#[ignore = "takes minutes"]
 fn two_hundred_and_fifty_nodes_form_within_fifteen_seconds() {
+    if !large_runs("two_hundred_and_fifty_nodes_form_within_fifteen_seconds") {
+        return;
+    }
     let mut sim = Setup::new(1, Topology::grid(25, 10)).build();
     let time = sim.settle(15 * SECOND);
     measured("cold start, grid 25x10", format!("{} ms", time.as_millis()));

@@ -4,7 +4,7 @@ use crate::{
     control::{client, protocol::Ask},
     failure::Failure,
     output::{Output, Side, Table, ago},
-    report::{Gateway, Status},
+    report::{Drops, Gateway, Status},
     state::Places,
 };
 
@@ -20,7 +20,7 @@ fn text(status: &Status, output: &Output) -> String {
         None => "none: found one with `grange town found NAME`, or join one with `grange town join INVITATION`".into(),
     };
     let count = |number: usize, one: &str, many: &str| format!("{number} {}", if number == 1 { one } else { many });
-    let mut text = output.pairs(&[
+    let mut pairs = vec![
         ("node", status.name.clone()),
         ("address", format!("{}, {}", status.address, status.address_v4)),
         ("own network", status.prefix.clone()),
@@ -35,7 +35,12 @@ fn text(status: &Status, output: &Output) -> String {
         ),
         ("uplink", uplink(&status.gateway)),
         ("agent", format!("grange {}, running for {}, {} plane", status.version, ago(status.uptime_s), status.plane)),
-    ]);
+    ];
+    let drops = drops(&status.drops);
+    if !drops.is_empty() {
+        pairs.push(("dropped", drops));
+    }
+    let mut text = output.pairs(&pairs);
     if !status.interfaces.is_empty() {
         let mut table = Table::new(&[
             ("INTERFACE", Side::Left),
@@ -59,6 +64,20 @@ fn text(status: &Status, output: &Output) -> String {
         text.push_str(&table.text(output));
     }
     text
+}
+
+/// What was dropped for a reason that somebody may want to look into. Queues that are full, ways that are gone and frames
+/// that come late are everyday matters.
+fn drops(drops: &Drops) -> String {
+    let reasons = [
+        (drops.unsealed, "from farther away without a seal"),
+        (drops.invalid, "malformed or in a false name"),
+        (drops.refused, "that could not be sent"),
+        (drops.device, "that this machine did not take"),
+        (drops.control, "of the mesh's own that came too fast"),
+    ];
+    let reasons = reasons.into_iter().filter(|(count, _)| *count > 0);
+    reasons.map(|(count, reason)| format!("{count} {reason}")).collect::<Vec<_>>().join(", ")
 }
 
 fn uplink(gateway: &Gateway) -> String {

@@ -107,7 +107,7 @@ pub(crate) fn found(locked: &Locked, identity: &Identity, name: &TownName, now: 
 /// [`CertificateError`] if the invitation is forged or expired before `now`.
 pub(crate) fn join(identity: &Identity, invitation: &Invitation, now: u64) -> Result<Town, CertificateError> {
     Ok(Town {
-        id: TownId::of_founder(&invitation.signer),
+        id: invitation.town,
         name: invitation.name.as_str().into(),
         key: invitation.town_key,
         certificate: certificate::by_invitation(invitation, identity, now)?,

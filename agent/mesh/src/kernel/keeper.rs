@@ -1,7 +1,7 @@
 //! Keeps what is in the kernel in step with what the driver wants.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
@@ -12,12 +12,14 @@ use grange_wire::NodeId;
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{
+    fence::Fence,
+    guard::Guard,
     netlink::Netlink,
     plan::{self, Difference, LanAddress, Route, Rule},
     sysctl::Sysctls,
     tunnels::{Reports, Tunnels},
     undo::{Undo, UndoFile},
-    wants::{Wanted, Wants},
+    wants::{Done, Wanted, Wants},
     wireguard::WireGuard,
 };
 use crate::error::StartError;
@@ -34,7 +36,7 @@ const RETRY: Duration = Duration::from_secs(5);
 const TUN_QUEUE: u32 = 512;
 
 /// Longest that taking everything away may last; what is left then, the next start removes.
-const REMOVAL: Duration = Duration::from_secs(5);
+pub(super) const REMOVAL: Duration = Duration::from_secs(5);
 
 /// What does not change while the mesh runs.
 #[derive(Clone, Debug)]
@@ -53,6 +55,8 @@ pub(crate) struct Setup {
     pub table: u32,
     /// Where the record of changes lies.
     pub runtime_dir: PathBuf,
+    /// Whether what comes from nodes that are no neighbours has to come by a seal.
+    pub seals: bool,
     /// How long what an earlier run left, and is not wanted yet, stays.
     pub grace: Duration,
 }
@@ -64,6 +68,8 @@ pub(crate) struct Kernel {
     task: JoinHandle<()>,
     /// Whether the machine forwards IPv4 and IPv6 for others than us; said before it is changed for our sake.
     others: watch::Receiver<(bool, bool)>,
+    done: watch::Receiver<u32>,
+    has_wireguard: bool,
 }
 
 impl Kernel {
@@ -81,10 +87,19 @@ impl Kernel {
         let (file, undo) =
             UndoFile::open(&setup.runtime_dir).map_err(|source| StartError::Undo { path: path.clone(), source })?;
         let (wanted, changes) = watch::channel(Wanted::new(setup.tun_mtu));
+        let mut guard = Guard::new();
+        let wireguard = match wireguard {
+            Some(wireguard) => guarded(&mut guard, &setup).await.then_some(wireguard),
+            None => None,
+        };
+        let has_wireguard = wireguard.is_some();
+        let (done, done_view) = watch::channel(0);
         let (reports, reports_view) = watch::channel(Reports::new());
         let (others, others_view) = watch::channel(sysctls.others(&undo));
         let mut keeper = Keeper {
             others,
+            done,
+            guard,
             reports,
             tunnels: Tunnels::new(wireguard, &setup.id),
             netlink,
@@ -106,7 +121,18 @@ impl Kernel {
             return Err(error);
         }
         let wants = Wants::new(wanted, reports_view);
-        Ok(Self { wants, task: tokio::spawn(keeper.run(changes)), others: others_view })
+        let task = tokio::spawn(keeper.run(changes));
+        Ok(Self { wants, task, others: others_view, done: done_view, has_wireguard })
+    }
+
+    /// Whether there can be WireGuard interfaces.
+    pub(crate) fn has_wireguard(&self) -> bool {
+        self.has_wireguard
+    }
+
+    /// For [`Wanted::turn`]: completes when the kernel is as it was wanted then.
+    pub(crate) fn done(&self, turn: u32) -> Done {
+        Done::new(turn, self.done.clone())
     }
 
     /// Whether the machine forwards IPv4 and IPv6 for others than the mesh.
@@ -134,8 +160,20 @@ impl Kernel {
     }
 }
 
+/// Whether nft takes what the kernel plane needs.
+async fn guarded(guard: &mut Guard, setup: &Setup) -> bool {
+    let result = guard.apply(Some(Fence::closed(setup.id, &setup.tun, setup.seals))).await;
+    if let Err(error) = &result {
+        tracing::info!(%error, "without nftables the kernel's WireGuard is not used; Grange moves all packets itself");
+    }
+    result.is_ok()
+}
+
 struct Keeper {
     others: watch::Sender<(bool, bool)>,
+    /// The last decision that was followed.
+    done: watch::Sender<u32>,
+    guard: Guard,
     reports: watch::Sender<Reports>,
     tunnels: Tunnels,
     netlink: Netlink,
@@ -198,6 +236,10 @@ impl Keeper {
         let _ = self.sysctls.set(&format!("net/ipv6/conf/{}/disable_ipv6", self.setup.tun), "0");
         // Packets from the mesh come by the TUN whatever way the machine itself would answer.
         let _ = self.sysctls.set(&format!("net/ipv4/conf/{}/rp_filter", self.setup.tun), "2");
+        // What an earlier run has left is fenced before anything of this one is there.
+        if let Err(error) = self.apply_fence(&Wanted::new(self.tun_mtu)).await {
+            tracing::debug!(%error, "no table of nftables yet");
+        }
         self.set_up_tun().await.map_err(refused("set up the TUN device"))?;
         self.tunnels.adopt(&self.netlink).await.map_err(refused("list interfaces"))?;
         self.read().await.map_err(refused("list routes and rules"))?;
@@ -242,6 +284,7 @@ impl Keeper {
                 }
             };
             self.report();
+            self.done.send_replace(wanted.turn);
             let due = [retry, self.grace].into_iter().flatten().min();
             let timer = async {
                 match due {
@@ -252,8 +295,9 @@ impl Keeper {
             tokio::pin!(timer);
             // Handshakes are asked for again and again without a look at anything else.
             let changed = loop {
+                let pause = self.tunnels.pause();
                 let ask = async {
-                    match self.tunnels.pause() {
+                    match pause {
                         Some(pause) => tokio::time::sleep(pause).await,
                         None => std::future::pending().await,
                     }
@@ -262,6 +306,7 @@ impl Keeper {
                     biased;
                     changed = changes.changed() => break changed,
                     () = &mut timer => break Ok(()),
+                    () = self.guard.lost() => break Ok(()),
                     () = ask => {
                         lost = self.tunnels.poll();
                         self.report();
@@ -299,7 +344,7 @@ impl Keeper {
 
     /// Tells what became of the WireGuard interfaces.
     fn report(&self) {
-        let reports = self.tunnels.reports();
+        let reports = self.tunnels.reports(|spec, report| self.guard.knows(spec, report));
         self.reports.send_if_modified(|before| {
             let changed = *before != reports;
             *before = reports;
@@ -350,20 +395,49 @@ impl Keeper {
             self.netlink.set_mtu(self.setup.tun_index, wanted.tun_mtu).await?;
             self.tun_mtu = wanted.tun_mtu;
         }
+        // Without its rules nothing is forwarded.
+        let fence = self.apply_fence(wanted).await;
+        let none = BTreeMap::new();
+        let guarded = self.guard.stands() && wanted.forwarding.is_some();
+        let specs = if guarded { &wanted.tunnels } else { &none };
         // What is refused in one must not keep packets from their way by another. Interfaces are made before routes lead
         // into them, and removed after.
-        let tunnels = self.tunnels.make(&self.netlink, &self.sysctls, &wanted.tunnels).await;
+        let tunnels = self.tunnels.make(&self.netlink, &self.sysctls, specs).await;
+        let fence = fence.and(self.apply_fence(wanted).await);
         let rules = self.apply_rules(wanted.forwards_for_others()).await;
         let routes = self.apply_routes(wanted).await;
         let spare = self.grace.is_some();
-        let swept = self.tunnels.sweep(&self.netlink, &wanted.tunnels, spare).await;
+        let swept = self.tunnels.sweep(&self.netlink, specs, spare).await;
         let addresses = self.apply_addresses(wanted).await;
         let forwarding = self.apply_forwarding(wanted);
+        let fence = fence.and(self.apply_fence(wanted).await);
         let old = match self.grace {
             Some(_) => Ok(()),
             None => self.remove_other_tables().await,
         };
-        tunnels.and(rules).and(routes).and(swept).and(addresses).and(forwarding).and(old)
+        fence.and(tunnels).and(rules).and(routes).and(swept).and(addresses).and(forwarding).and(old)
+    }
+
+    /// Brings the table in step with what there is; removes it where nothing is forwarded.
+    async fn apply_fence(&mut self, wanted: &Wanted) -> io::Result<()> {
+        let needed = self.tunnels.enabled() || wanted.forwarding.is_some();
+        // What an earlier run left, and what the machine forwards anyway.
+        let useful = !self.tunnels.names().is_empty() || Sysctls::forwards(&self.undo) || wanted.forwards_for_others();
+        let fence = Fence {
+            open: wanted.forwards_for_others(),
+            exits: wanted.exits.clone(),
+            lans: wanted.lans.clone(),
+            near: self.tunnels.near(),
+            sealed: self.tunnels.sealed(),
+            ..Fence::closed(self.setup.id, &self.setup.tun, self.setup.seals)
+        };
+        match self.guard.apply((needed || useful).then_some(fence)).await {
+            Err(error) if !needed => {
+                tracing::debug!(%error, "no table of nftables");
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     async fn apply_routes(&mut self, wanted: &Wanted) -> io::Result<()> {
@@ -440,21 +514,24 @@ impl Keeper {
     fn apply_forwarding(&mut self, wanted: &Wanted) -> io::Result<()> {
         self.others.send_replace(self.sysctls.others(&self.undo));
         match &wanted.forwarding {
-            Some(forwarding) => {
+            Some(forwarding) if self.guard.stands() => {
                 self.adopted_forwarding = false;
                 let mut undo = self.undo.clone();
                 self.sysctls.record(forwarding, &mut undo);
                 self.record(undo)?;
                 self.sysctls.apply(forwarding, &self.undo)
             }
-            // With the kernel plane there is always something to forward.
-            None if self.tunnels.enabled() => Ok(()),
-            None if !(self.undo.sysctls.is_empty() || self.adopted_forwarding && self.grace.is_some()) => {
+            _ if !Sysctls::forwards(&self.undo) => Ok(()),
+            // Nobody has said yet what is to be forwarded.
+            None if wanted.turn == 0 && self.adopted_forwarding && self.grace.is_some() => Ok(()),
+            _ => {
                 let mut undo = self.undo.clone();
                 let result = self.sysctls.restore(&mut undo);
+                if self.tunnels.enabled() {
+                    self.sysctls.record_redirects(&mut undo);
+                }
                 self.record(undo).and(result)
             }
-            None => Ok(()),
         }
     }
 
@@ -513,6 +590,8 @@ impl Keeper {
             note(self.remove_address(lan).await);
         }
         note(self.sysctls.restore(&mut self.undo));
+        // Last: until now something may have been forwarded.
+        note(self.guard.remove().await);
         match failed {
             None => {
                 if let Err(error) = self.file.remove() {

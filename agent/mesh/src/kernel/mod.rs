@@ -1,7 +1,7 @@
 //! What Grange adds to the kernel, and how it is taken away again: `docs/kernel.md`.
 //!
 //! [`plan`] says what should be there, [`netlink`], [`wireguard`] and [`sysctl`] ask for it, [`undo`] remembers what to
-//! take back, and [`Kernel`] keeps all of it in step with what the driver wants. [`monitor`] tells what the machine does by itself.
+//! take back, [`fence`] is what nftables is told, and [`Kernel`] keeps all of it in step with what the driver wants. [`monitor`] tells what the machine does by itself.
 
 pub(crate) mod monitor;
 pub(crate) mod netlink;
@@ -11,13 +11,15 @@ pub(crate) mod tunnels;
 pub(crate) mod undo;
 pub(crate) mod wireguard;
 
+pub(crate) mod fence;
+mod guard;
 mod keeper;
 mod wants;
 
 pub(crate) use keeper::{GRACE, Kernel, Setup, interface_index};
-pub use plan::GROUP;
+pub use plan::{GROUP, SEAL_GROUP};
 pub(crate) use plan::{Hop, Path, SEAL_MARK};
 #[cfg(test)]
 pub(crate) use tunnels::Reports;
 pub(crate) use tunnels::{TunnelReport, TunnelSpec};
-pub(crate) use wants::Wants;
+pub(crate) use wants::{Done, Wants};

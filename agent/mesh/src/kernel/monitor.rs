@@ -50,6 +50,8 @@ pub(crate) struct Interface {
     pub ours: bool,
     /// Link-local IPv6 addresses that may be used.
     pub link_local: BTreeSet<Ipv6Addr>,
+    /// Its other addresses, with their prefix lengths.
+    pub addresses: BTreeSet<(IpAddr, u8)>,
     /// An IPv4 default route of the main table leaves by it.
     pub default_v4: bool,
     /// An IPv6 default route of the main table leaves by it.
@@ -70,6 +72,7 @@ pub(crate) type Interfaces = BTreeMap<u32, Interface>;
 pub(crate) async fn watch(netlink: &Netlink) -> io::Result<watch::Receiver<Interfaces>> {
     let (connection, _handle, mut messages) = rtnetlink::new_multicast_connection(&[
         MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
         MulticastGroup::Ipv6Ifaddr,
         MulticastGroup::Ipv4Route,
         MulticastGroup::Ipv6Route,
@@ -253,11 +256,18 @@ fn take_link(interfaces: &mut Interfaces, message: &LinkMessage) -> bool {
 }
 
 fn take_address(interfaces: &mut Interfaces, message: &AddressMessage, added: bool) -> bool {
-    let Some(IpAddr::V6(address)) = local_address(message) else { return false };
+    let Some(address) = local_address(message) else { return false };
     let Some(interface) = interfaces.get_mut(&message.header.index) else { return false };
-    if !address.is_unicast_link_local() {
-        return false;
-    }
+    let address = match address {
+        IpAddr::V6(address) if address.is_unicast_link_local() => address,
+        other => {
+            let entry = (other, message.header.prefix_len);
+            return match added {
+                true => interface.addresses.len() < MAX_ADDRESSES && interface.addresses.insert(entry),
+                false => interface.addresses.remove(&entry),
+            };
+        }
+    };
     let flags = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Flags(flags) => Some(*flags),
         _ => None,
@@ -321,6 +331,22 @@ mod tests {
         assert_eq!(take(&mut interfaces, &RouteNetlinkMessage::NewLink(again.clone())), Taken::Nothing);
         assert_eq!(take(&mut interfaces, &RouteNetlinkMessage::DelLink(again)), Taken::Changed);
         assert!(interfaces.is_empty());
+    }
+
+    #[test]
+    fn other_addresses_come_and_go() {
+        let mut interfaces = Interfaces::new();
+        take(&mut interfaces, &RouteNetlinkMessage::NewLink(link(4, LinkFlags::Up)));
+        let mut message = AddressMessage::default();
+        message.header.index = 4;
+        message.header.prefix_len = 24;
+        message.attributes = vec![AddressAttribute::Local("192.168.7.1".parse().unwrap())];
+        assert_eq!(take(&mut interfaces, &RouteNetlinkMessage::NewAddress(message.clone())), Taken::Changed);
+        assert_eq!(interfaces[&4].addresses, [("192.168.7.1".parse().unwrap(), 24)].into());
+        assert!(interfaces[&4].link_local.is_empty());
+        assert_eq!(take(&mut interfaces, &RouteNetlinkMessage::NewAddress(message.clone())), Taken::Nothing);
+        assert_eq!(take(&mut interfaces, &RouteNetlinkMessage::DelAddress(message)), Taken::Changed);
+        assert!(interfaces[&4].addresses.is_empty());
     }
 
     #[test]

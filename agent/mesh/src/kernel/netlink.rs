@@ -19,7 +19,7 @@ use netlink_packet_route::{
 };
 use rtnetlink::{AddressMessageBuilder, Handle, IpVersion, LinkUnspec, LinkWireguard, RouteMessageBuilder};
 
-use super::plan::{GROUP, PROTOCOL, Route, Rule, Way};
+use super::plan::{GROUP, PROTOCOL, Route, Rule, SEAL_GROUP, Way};
 
 /// A connection to the kernel. Cheap to clone.
 #[derive(Clone)]
@@ -77,11 +77,11 @@ impl Netlink {
         self.handle.link().change(message).execute().await.map_err(io_error)
     }
 
-    /// Makes a WireGuard interface of our group, switched off.
-    pub(crate) async fn add_wireguard(&self, name: &str, mtu: u16) -> io::Result<()> {
+    /// Makes a WireGuard interface of one of our groups, switched off.
+    pub(crate) async fn add_wireguard(&self, name: &str, mtu: u16, group: u32) -> io::Result<()> {
         let message = LinkWireguard::new(name)
             .append_extra_attribute(LinkAttribute::Mtu(u32::from(mtu)))
-            .append_extra_attribute(LinkAttribute::Group(GROUP))
+            .append_extra_attribute(LinkAttribute::Group(group))
             .build();
         self.handle.link().add(message).execute().await.map_err(io_error)
     }
@@ -97,7 +97,7 @@ impl Netlink {
         ignore(self.handle.link().del(index).execute().await, &ABSENT)
     }
 
-    /// The WireGuard interfaces of our group: index and name.
+    /// The WireGuard interfaces of our groups: index and name.
     pub(crate) async fn wireguards(&self) -> io::Result<Vec<(u32, String)>> {
         let mut stream = std::pin::pin!(self.handle.link().get().execute());
         let mut found = Vec::new();
@@ -208,7 +208,7 @@ pub(crate) fn is_our_wireguard(message: &LinkMessage) -> bool {
     let [mut kind, mut group] = [false; 2];
     for attribute in &message.attributes {
         match attribute {
-            LinkAttribute::Group(GROUP) => group = true,
+            LinkAttribute::Group(GROUP | SEAL_GROUP) => group = true,
             LinkAttribute::LinkInfo(infos) => kind |= infos.contains(&LinkInfo::Kind(InfoKind::Wireguard)),
             _ => {}
         }
@@ -398,7 +398,12 @@ mod tests {
         assert_eq!(our_rule(&message), None);
         let mut message = LinkWireguard::new("wg0").build();
         assert!(!is_our_wireguard(&message), "somebody's own");
-        message.attributes.push(LinkAttribute::Group(GROUP));
-        assert!(is_our_wireguard(&message));
+        for group in [GROUP, SEAL_GROUP] {
+            let mut ours = message.clone();
+            ours.attributes.push(LinkAttribute::Group(group));
+            assert!(is_our_wireguard(&ours));
+        }
+        message.attributes.push(LinkAttribute::Group(1));
+        assert!(!is_our_wireguard(&message));
     }
 }

@@ -13,9 +13,12 @@ pub(crate) const PROTOCOL: u8 = 72;
 /// Mark of the packets of seals, control and WireGuard's alike: they follow the links and are never sealed themselves.
 pub(crate) const SEAL_MARK: u32 = 7265;
 
-/// Interface group of the TUN and of our WireGuard interfaces (`IFLA_GROUP`), by which nftables knows all of them, and
-/// we know those of an earlier run.
+/// Interface group (`IFLA_GROUP`) of the TUN and of links' WireGuard interfaces, by which nftables knows all of them,
+/// and we know those of an earlier run.
 pub const GROUP: u32 = 7264;
+
+/// Interface group of seals' WireGuard interfaces: what comes out of them has left its seal.
+pub const SEAL_GROUP: u32 = 7265;
 
 /// Priority of the rules for what came in from the mesh, and for seals' own packets.
 pub(crate) const PRIORITY_PASSING: u32 = 7262;
@@ -236,7 +239,8 @@ impl Interfaces<'_> {
 /// LAN has it.
 ///
 /// Beneath them, the rest of `fd00::/8` is unreachable: packets for a node that is gone shall not leave by the machine's
-/// default route (RFC 8966, section 2.8). Not so 100.64.0.0/10, where a provider's own servers may be.
+/// default route (RFC 8966, section 2.8). Not so 100.64.0.0/10, where a provider's own servers may be; but the addresses
+/// of known nodes are unreachable while the interface that leads to them is gone.
 pub(crate) fn routes(
     paths: &BTreeMap<Prefix, Path>,
     own: Prefix,
@@ -247,6 +251,10 @@ pub(crate) fn routes(
     let mut routes: BTreeSet<Route> =
         paths.iter().map(|(prefix, path)| interfaces.route(*prefix, table, path.enter)).collect();
     routes.insert(Route::new(MESH_V6, table, Way::Unreachable));
+    let known_v4 = paths
+        .keys()
+        .filter(|prefix| prefix.is_v4() && MESH_V4.contains(prefix.addr()) && prefix.len() >= MESH_V4.len());
+    routes.extend(known_v4.map(|prefix| Route::new(*prefix, table, Way::Unreachable)));
     if !has_lan {
         routes.insert(Route::new(own, table, Way::Unreachable));
     }
@@ -317,6 +325,21 @@ mod tests {
         let without = routes(&paths, own, false, &interfaces, 9);
         assert!(without.contains(&Route::new(own, 9, Way::Unreachable)));
         assert_eq!(without.len(), 3);
+    }
+
+    #[test]
+    fn a_known_nodes_ipv4_never_leaves_by_the_providers_route() {
+        let tunnels = BTreeMap::new();
+        let paths =
+            ["100.64.9.9/32", "0.0.0.0/0", "192.0.2.0/24", "fd02::/64"].map(|text| (prefix(text), Path::default()));
+        let routes = routes(&paths.into(), prefix(OWN), true, &Interfaces { tun: 3, tunnels: &tunnels }, 9);
+        let unreachable: Vec<_> = routes.iter().filter(|route| route.way == Way::Unreachable).collect();
+        assert_eq!(
+            unreachable.iter().map(|route| route.prefix).collect::<Vec<_>>(),
+            [prefix("100.64.9.9/32"), MESH_V6]
+        );
+        let way = Route::new(prefix("100.64.9.9/32"), 9, Way::Interface(3));
+        assert!(routes.contains(&way) && way.metric() < unreachable[0].metric(), "only where there is no other");
     }
 
     #[test]

@@ -124,6 +124,11 @@ impl Sysctls {
         }
     }
 
+    /// Whether `undo` holds more than that: something is forwarded for our sake.
+    pub(crate) fn forwards(undo: &Undo) -> bool {
+        undo.sysctls.iter().any(|change| change.path != REDIRECTS)
+    }
+
     /// Whether the machine forwards IPv4 and IPv6 for others than us. We switch IPv4 on for single interfaces only,
     /// IPv6 for all.
     pub(crate) fn others(&self, undo: &Undo) -> (bool, bool) {

@@ -13,6 +13,7 @@ use grange_wire::{MESH_V4, MESH_V6, NodeId, Prefix};
 use super::{
     interface_index,
     netlink::Netlink,
+    plan::{GROUP, SEAL_GROUP},
     sysctl::Sysctls,
     wireguard::{DeviceChange, PeerChange, WireGuard},
 };
@@ -46,8 +47,10 @@ pub(crate) struct TunnelSpec {
     pub mtu: u16,
     /// Mark of its packets.
     pub mark: u32,
-    /// The only node that packets with a source in the mesh may come from: on seals.
-    pub only: Option<NodeId>,
+    /// The node at the other end.
+    pub node: NodeId,
+    /// Whether it is of a seal: packets with a source in the mesh may come from that node only.
+    pub seal: bool,
     /// When this changes, the session is forgotten and a new handshake needed.
     pub generation: u32,
 }
@@ -76,18 +79,18 @@ pub(crate) type Reports = BTreeMap<LinkId, TunnelReport>;
 /// What the kernel said.
 pub(crate) async fn detect(netlink: &Netlink) -> io::Result<WireGuard> {
     let wireguard = WireGuard::open()?;
-    let (_, index) = add_interface(netlink, crate::plane::MIN_MTU).await?;
+    let (_, index) = add_interface(netlink, crate::plane::MIN_MTU, GROUP).await?;
     netlink.remove_interface(index).await?;
     Ok(wireguard)
 }
 
-async fn add_interface(netlink: &Netlink, mtu: u16) -> io::Result<(String, u32)> {
+async fn add_interface(netlink: &Netlink, mtu: u16, group: u32) -> io::Result<(String, u32)> {
     for number in 1..=NAMES {
         let name = format!("{NAME}{number}");
         if interface_index(&name).is_some() {
             continue;
         }
-        match netlink.add_wireguard(&name, mtu).await {
+        match netlink.add_wireguard(&name, mtu, group).await {
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
             Err(error) => return Err(error),
             Ok(()) => {
@@ -150,8 +153,22 @@ impl Tunnels {
         ours.chain(self.left.values().map(String::as_str)).collect()
     }
 
-    pub(crate) fn reports(&self) -> Reports {
-        self.there.iter().map(|(link, there)| (*link, there.report.clone())).collect()
+    /// What there is to know of those that `told` says may be told of: the rest is not fenced yet.
+    pub(crate) fn reports(&self, told: impl Fn(&TunnelSpec, &TunnelReport) -> bool) -> Reports {
+        let told = self.there.iter().filter(|(_, there)| told(&there.spec, &there.report));
+        told.map(|(link, there)| (*link, there.report.clone())).collect()
+    }
+
+    /// Who is at the other end of each link's interface.
+    pub(crate) fn near(&self) -> BTreeMap<String, NodeId> {
+        let links = self.there.values().filter(|there| !there.spec.seal);
+        links.map(|there| (there.report.name.clone(), there.spec.node)).collect()
+    }
+
+    /// Who is at the other end of the seal whose interface listens on which port.
+    pub(crate) fn sealed(&self) -> BTreeMap<u16, NodeId> {
+        let seals = self.there.values().filter(|there| there.spec.seal && there.report.port != 0);
+        seals.map(|there| (there.report.port, there.spec.node)).collect()
     }
 
     /// When [`Self::poll`] has something to ask.
@@ -183,7 +200,8 @@ impl Tunnels {
     }
 
     async fn add(&mut self, netlink: &Netlink, sysctls: &Sysctls, link: LinkId, spec: &TunnelSpec) -> io::Result<()> {
-        let (name, index) = add_interface(netlink, spec.mtu).await?;
+        let group = if spec.seal { SEAL_GROUP } else { GROUP };
+        let (name, index) = add_interface(netlink, spec.mtu, group).await?;
         let port = self.set_up(netlink, sysctls, &name, index, spec).await;
         let port = match port {
             Ok(port) => port,
@@ -281,13 +299,14 @@ impl Tunnels {
         result
     }
 
-    /// Asks for handshakes. Says whether an interface is gone that we have not removed.
+    /// Asks for handshakes. Says whether an interface is gone that we have not removed, or listens at another port.
     pub(crate) fn poll(&mut self) -> bool {
         let Some(wireguard) = &mut self.wireguard else { return false };
         let before = self.there.len();
+        let mut moved = false;
         self.there.retain(|link, there| match wireguard.get(there.report.index) {
             Ok(status) => {
-                there.report.port = status.port;
+                moved |= std::mem::replace(&mut there.report.port, status.port) != status.port;
                 let last = status.peers.iter().find(|(key, _)| *key == there.spec.peer).map(|(_, last)| *last);
                 if let Some(last) = last.filter(|last| *last != (0, 0) && *last != there.last) {
                     there.last = last;
@@ -304,7 +323,7 @@ impl Tunnels {
                 true
             }
         });
-        self.there.len() != before
+        moved || self.there.len() != before
     }
 
     /// Switches on what somebody else has switched off.
@@ -320,16 +339,13 @@ impl Tunnels {
 impl TunnelSpec {
     /// What the other end may send from.
     fn allowed(&self) -> Vec<Prefix> {
-        let own = self
-            .only
-            .iter()
-            .flat_map(|peer| [grange_wire::lan_prefix(peer), Prefix::host(grange_wire::node_address_v4(peer).into())]);
-        [Prefix::DEFAULT_V4, Prefix::DEFAULT_V6].into_iter().chain(own).collect()
+        let own = [grange_wire::lan_prefix(&self.node), Prefix::host(grange_wire::node_address_v4(&self.node).into())];
+        [Prefix::DEFAULT_V4, Prefix::DEFAULT_V6].into_iter().chain(own.into_iter().filter(|_| self.seal)).collect()
     }
 
     /// What it may not, beside `fenced`.
     fn refused(&self, fenced: &[Prefix]) -> Vec<Prefix> {
-        let others = self.only.iter().flat_map(|_| [MESH_V4, MESH_V6]);
+        let others = [MESH_V4, MESH_V6].into_iter().filter(|_| self.seal);
         fenced.iter().copied().chain(others).collect()
     }
 }

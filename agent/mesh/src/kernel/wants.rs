@@ -7,6 +7,7 @@ use grange_wire::Prefix;
 use tokio::sync::watch;
 
 use super::{
+    keeper::REMOVAL,
     plan::Path,
     sysctl::Forwarding,
     tunnels::{Reports, TunnelSpec},
@@ -25,8 +26,12 @@ pub(crate) struct Wanted {
     pub exits: BTreeSet<Prefix>,
     /// The LAN's interface: index and name.
     pub lan: Option<(u32, String)>,
+    /// Networks of all LANs.
+    pub lans: BTreeSet<Prefix>,
     /// What is forwarded; none: nothing is for our sake.
     pub forwarding: Option<Forwarding>,
+    /// Counts how often it was decided what is forwarded; zero: not yet.
+    pub turn: u32,
     /// Counts the times at which something may have been taken away behind our back.
     pub resync: u32,
     /// Whether all is to be taken away.
@@ -42,7 +47,9 @@ impl Wanted {
             tunnels: BTreeMap::new(),
             exits: BTreeSet::new(),
             lan: None,
+            lans: BTreeSet::new(),
             forwarding: None,
+            turn: 0,
             resync: 0,
             stop: false,
         }
@@ -51,6 +58,26 @@ impl Wanted {
     /// Whether packets leave the mesh here for other machines.
     pub(super) fn forwards_for_others(&self) -> bool {
         self.lan.is_some() || !self.exits.is_empty()
+    }
+}
+
+/// Completes when the kernel is as it was wanted at some time.
+#[derive(Debug)]
+pub(crate) struct Done {
+    turn: u32,
+    done: watch::Receiver<u32>,
+}
+
+impl Done {
+    /// For a [`Wanted::turn`]; `done` says which was followed last.
+    pub(super) fn new(turn: u32, done: watch::Receiver<u32>) -> Self {
+        Self { turn, done }
+    }
+
+    /// Waits for that, but not for ever for a kernel that does not answer.
+    pub(crate) async fn wait(mut self) {
+        let wait = self.done.wait_for(|done| *done >= self.turn);
+        let _ = tokio::time::timeout(REMOVAL, wait).await;
     }
 }
 

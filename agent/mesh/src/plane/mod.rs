@@ -75,6 +75,9 @@ pub struct Local {
     /// Foreign prefixes that leave the mesh here: the default routes of a gateway. Never taken for a destination in the
     /// mesh's own prefixes; of equal length, they come before routes over links.
     pub exits: Vec<Prefix>,
+    /// Whether what ends here, and comes in the name of a node that is not at the other end of its link, must have come in
+    /// a seal: the other side of sealing what this node sends.
+    pub sealed: bool,
 }
 
 /// What a plane dropped, for whatever reason; cumulative.
@@ -86,6 +89,8 @@ pub struct PlaneDrops {
     pub replayed: u64,
     /// Packets that are not well-formed IP, have a source or destination that may not be forwarded, or a spoofed source.
     pub invalid: u64,
+    /// Packets that claim to be of a node farther away and came without a seal, where [`Local::sealed`] asks for one.
+    pub unsealed: u64,
     /// Packets without a route.
     pub unroutable: u64,
     /// Packets larger than the next link and not to be cut.

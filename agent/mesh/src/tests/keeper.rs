@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use grange_wire::{NodeId, Prefix};
 
-use super::namespace::{assert_same, ip, run, runtime, state, until, wire};
+use super::namespace::{assert_same, ip, ip_works, nft, run, runtime, state, until, wire};
 use crate::{
     kernel::{
         Kernel, Path, Setup,
@@ -28,6 +28,7 @@ async fn start(runtime_dir: &std::path::Path, table: u32, grace: Duration) -> (T
         mark: 7264,
         table,
         runtime_dir: runtime_dir.to_owned(),
+        seals: true,
         grace,
     };
     let kernel =
@@ -92,7 +93,7 @@ fn everything_is_taken_away_again() {
                 wanted.lan = lan();
                 wanted.forwarding = forwarding();
             });
-            until("the routes", async || (routes(7264).len() == 5).then_some(())).await;
+            until("the routes", async || (routes(7264).len() == 6).then_some(())).await;
             until("forwarding", async || (setting("ipv6/conf/all/forwarding") == "1").then_some(())).await;
             assert!(has_lan_address());
             assert_eq!(setting("ipv6/conf/wan0/accept_ra"), "2");
@@ -100,6 +101,11 @@ fn everything_is_taken_away_again() {
             assert_eq!(kernel.forwards_for_others(), (false, false));
             // The mesh's prefixes win over main, its default routes do not, and what has our mark sees neither.
             assert!(ip("route get 100.64.9.9").contains("dev grange0"), "{}", ip("route get 100.64.9.9"));
+            // A known node's address is not the provider's while the interface that leads to it is gone.
+            ip("route del 100.64.9.9 dev grange0 table 7264");
+            assert!(!ip_works("route get 100.64.9.9"), "{}", ip("route get 100.64.9.9"));
+            kernel.want(|wanted| wanted.resync += 1);
+            until("the route again", async || ip_works("route get 100.64.9.9").then_some(())).await;
             assert!(ip("-6 route get fd99::1").contains("dev grange0"));
             assert!(ip("-6 route get fd99::1").contains(&grange_wire::node_address(&ID).to_string()));
             assert!(ip("route get 198.51.100.1").contains("dev wan0"));
@@ -117,7 +123,7 @@ fn everything_is_taken_away_again() {
             );
             ip("route add default via 203.0.113.1");
             want_prefix(&kernel, far[0], false);
-            until("one route less", async || (routes(7264).len() == 4).then_some(())).await;
+            until("one route less", async || (routes(7264).len() == 5).then_some(())).await;
             kernel.remove().await;
             drop(tun);
         });
@@ -267,11 +273,54 @@ fn a_record_that_cannot_be_written_changes_nothing() {
                 mark: 7264,
                 table: 7264,
                 runtime_dir: dir.path().join("file"),
+                seals: true,
                 grace: Duration::ZERO,
             };
             let netlink = Netlink::open().expect("netlink");
             let error = Kernel::start(netlink, None, Sysctls::default(), setup).await.expect_err("no directory");
             assert!(matches!(error, crate::StartError::Undo { .. }), "{error}");
+        });
+        assert_same(&before, &state());
+    });
+}
+
+#[test]
+fn nothing_is_forwarded_without_the_fence_and_it_is_put_back_at_once() {
+    run("nothing_is_forwarded_without_the_fence_and_it_is_put_back_at_once", || {
+        machine();
+        nft("add table inet others");
+        let before = state();
+        let dir = tempfile::tempdir().unwrap();
+        runtime().block_on(async {
+            let (tun, kernel) = start(dir.path(), 7264, Duration::ZERO).await;
+            let fenced = || nft("list ruleset").contains("table inet grange_mesh");
+            assert!(!fenced(), "nothing is forwarded yet");
+            kernel.want(|wanted| {
+                wanted.lan = lan();
+                wanted.lans = ["192.168.7.0/24".parse().unwrap()].into();
+                wanted.forwarding = forwarding();
+            });
+            until("forwarding", async || (setting("ipv6/conf/all/forwarding") == "1").then_some(())).await;
+            let table = nft("list table inet grange_mesh");
+            assert!(table.contains("ip saddr 192.168.7.0/24 drop"), "{table}");
+            // Whatever somebody else does to it: long before it would be looked for anyway.
+            for change in
+                ["insert rule inet grange_mesh input accept", "delete table inet grange_mesh", "flush ruleset"]
+            {
+                nft(change);
+                let same = || nft("list ruleset").replace("table inet others {\n}\n", "") == table;
+                until(change, async || same().then_some(())).await;
+            }
+            nft("add table inet others");
+            kernel.want(|wanted| {
+                wanted.lan = None;
+                wanted.forwarding = None;
+                wanted.turn += 1;
+            });
+            kernel.done(1).wait().await;
+            assert!(!fenced() && setting("ipv6/conf/all/forwarding") == "0");
+            kernel.remove().await;
+            drop(tun);
         });
         assert_same(&before, &state());
     });

@@ -32,6 +32,9 @@ pub(super) fn enter() -> Result<(), String> {
     if Command::new("ip").arg("-V").output().is_err() {
         return Err("the program ip is missing; as root: apt install iproute2".into());
     }
+    if Command::new("nft").arg("-V").output().is_err() {
+        return Err("the program nft is missing; as root: apt install nftables".into());
+    }
     // SAFETY: only this thread changes its namespace; nothing else of the process is touched.
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
         return Err(format!("no network namespace of its own ({}); run as root", io::Error::last_os_error()));
@@ -63,6 +66,18 @@ pub(super) fn ip(words: &str) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
+/// Whether `ip` succeeds with these words.
+pub(super) fn ip_works(words: &str) -> bool {
+    Command::new("ip").args(words.split(' ')).output().expect("ip runs").status.success()
+}
+
+/// As [`ip`] for `nft`.
+pub(super) fn nft(words: &str) -> String {
+    let output = Command::new("nft").args(words.split(' ')).output().expect("nft runs");
+    assert!(output.status.success(), "nft {words}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}
+
 /// An interface with a cable in it, whose other end is `far-NAME`.
 pub(super) fn wire(name: &str) {
     ip(&format!("link add {name} type veth peer name far-{name}"));
@@ -81,6 +96,7 @@ pub(super) fn state() -> BTreeMap<String, String> {
         thread::sleep(Duration::from_millis(50));
     }
     let mut state: BTreeMap<String, String> = commands.iter().map(|words| ((*words).into(), ip(words))).collect();
+    state.insert("nft".into(), nft("list ruleset"));
     for root in ["/proc/sys/net/ipv4/conf", "/proc/sys/net/ipv6/conf"] {
         for interface in fs::read_dir(root).expect("settings").flatten() {
             for setting in fs::read_dir(interface.path()).expect("settings").flatten() {

@@ -4,32 +4,66 @@ use core::time::Duration;
 
 use grange_wire::ControlFrame;
 
+use super::bucket::TokenBucket;
 use crate::Instant;
 
 /// First and longest pause before an end that was not heard says its port again.
 const AGAIN_MIN: Duration = Duration::from_millis(250);
 const AGAIN_MAX: Duration = Duration::from_secs(30);
 
+/// A change of the other end's port costs the kernel an interface's configuration: no more than one in this time is
+/// passed on, and then the last.
+const CHANGE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Answers: an end that keeps to its pauses is answered always.
+const ANSWER_INTERVAL: Duration = AGAIN_MIN;
+const ANSWER_BURST: u32 = 8;
+
 /// What a PLANE of the other end leads to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Heard {
-    /// The other end's port, if it is another than before.
+    /// The other end's port, if it is another than the one that was passed on last.
     pub(crate) changed: Option<u16>,
     /// Send [`PlanePorts::frame`] now.
     pub(crate) answer: bool,
+    /// It asked too often for an answer.
+    pub(crate) limited: bool,
 }
 
 /// One end's knowledge. Ports are zero where there is no kernel plane.
-#[derive(Debug, Default)]
 pub(crate) struct PlanePorts {
     ours: u16,
     theirs: u16,
+    /// What was passed on of `theirs`.
+    passed_on: u16,
+    /// Before this nothing more is.
+    passes: Instant,
+    answers: TokenBucket,
+    /// When a frame went out last that was no answer.
+    said: Option<Instant>,
     /// Our port, as the other end said last that it knows it.
     known: u16,
     /// The counter of the newest PLANE under the present keys.
     newest: Option<u64>,
     next: Instant,
     pause: Duration,
+}
+
+impl Default for PlanePorts {
+    fn default() -> Self {
+        Self {
+            ours: 0,
+            theirs: 0,
+            passed_on: 0,
+            passes: Instant::START,
+            answers: TokenBucket::new(ANSWER_INTERVAL, ANSWER_BURST),
+            said: None,
+            known: 0,
+            newest: None,
+            next: Instant::START,
+            pause: Duration::ZERO,
+        }
+    }
 }
 
 impl PlanePorts {
@@ -51,14 +85,31 @@ impl PlanePorts {
         ControlFrame::Plane { port: self.ours, heard: self.theirs, asks: self.ours != self.known }
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) has something to do; `None`: the other end knows all.
+    /// When [`handle_timeout`](Self::handle_timeout) or [`take_change`](Self::take_change) has something to do; `None`:
+    /// both ends know all.
     pub(crate) fn timeout(&self) -> Option<Instant> {
+        let waits = (self.theirs != self.passed_on).then_some(self.passes);
+        [self.due(), waits].into_iter().flatten().min()
+    }
+
+    /// When our port is to be said; `None`: the other end knows it.
+    fn due(&self) -> Option<Instant> {
         (self.ours != self.known).then_some(self.next)
+    }
+
+    /// The other end's port, if it is another than the one that was passed on last, and that is long enough ago.
+    pub(crate) fn take_change(&mut self, now: Instant) -> Option<u16> {
+        if self.theirs == self.passed_on || now < self.passes {
+            return None;
+        }
+        (self.passed_on, self.passes) = (self.theirs, now + CHANGE_PAUSE);
+        Some(self.theirs)
     }
 
     /// The frame that is due, if any. An answer takes `round_trip` at most.
     pub(crate) fn handle_timeout(&mut self, now: Instant, round_trip: Duration) -> Option<ControlFrame<'static>> {
-        self.timeout().filter(|due| *due <= now)?;
+        self.due().filter(|due| *due <= now)?;
+        self.said = Some(now);
         self.next = now + self.pause.max(round_trip);
         self.pause = (self.pause * 2).clamp(AGAIN_MIN, AGAIN_MAX);
         Some(self.frame())
@@ -73,14 +124,17 @@ impl PlanePorts {
         self.newest = Some(counter);
         if core::mem::replace(&mut self.known, heard) != heard && heard != self.ours {
             // It forgot us, or knows a port of ours that is out of date.
-            (self.next, self.pause) = (now, AGAIN_MIN);
+            let soonest = self.said.map_or(now, |said| said + AGAIN_MIN);
+            (self.next, self.pause) = (now.max(soonest), AGAIN_MIN);
         }
-        let changed = (core::mem::replace(&mut self.theirs, port) != port).then_some(port);
-        if asks && self.timeout().is_some_and(|due| due <= now) {
+        self.theirs = port;
+        let changed = self.take_change(now);
+        let answer = asks && self.answers.take(now);
+        if answer && self.due().is_some_and(|due| due <= now) {
             // The answer says it.
             self.next = now + self.pause;
         }
-        Heard { changed, answer: asks }
+        Heard { changed, answer, limited: asks && !answer }
     }
 }
 
@@ -120,6 +174,7 @@ mod tests {
                     break;
                 };
                 self.now = self.now.max(at);
+                self.changes[from].extend(self.ends[from].take_change(self.now));
                 let mut flying = self.ends[from].handle_timeout(self.now, ROUND_TRIP).map(|frame| (from, frame));
                 while let Some((from, ControlFrame::Plane { port, heard, asks })) = flying.take() {
                     self.sent += 1;
@@ -180,6 +235,56 @@ mod tests {
         pair.ends[0].set(pair.now, 1000);
         pair.run(Duration::from_secs(3600), |_| true);
         assert!((120..=130).contains(&pair.sent), "{}", pair.sent);
+    }
+
+    #[test]
+    fn of_many_changes_one_a_second_is_passed_on_and_the_last_in_any_case() {
+        let mut pair = Pair::new();
+        pair.ends[0].set(pair.now, 1000);
+        pair.run(Duration::from_secs(10), |_| false);
+        for port in 2000..2500 {
+            pair.ends[0].set(pair.now, port);
+            pair.run(Duration::from_millis(10), |_| false);
+        }
+        assert!((6..=7).contains(&pair.changes[1].len()), "{:?}", pair.changes[1]);
+        pair.run(Duration::from_secs(1), |_| false);
+        assert_eq!(pair.changes[1].last(), Some(&2499));
+        let told = pair.changes[1].len();
+        // What is back to what it was is no change.
+        pair.ends[0].set(pair.now, 3000);
+        pair.run(Duration::from_millis(10), |_| false);
+        pair.ends[0].set(pair.now, 2499);
+        pair.run(Duration::from_secs(10), |_| false);
+        assert!(pair.changes[1].len() <= told + 2, "{:?}", pair.changes[1]);
+        assert_eq!(pair.changes[1].last(), Some(&2499));
+        assert_eq!((pair.ends[0].timeout(), pair.ends[1].timeout()), (None, None));
+    }
+
+    #[test]
+    fn who_asks_without_end_is_answered_now_and_then() {
+        let mut end = PlanePorts::default();
+        let start = Instant::from_micros(1);
+        end.set(start, 1000);
+        let (mut answers, mut said, mut limited) = (0, 0, 0);
+        for ms in 0..10_000_u64 {
+            let now = start + Duration::from_millis(ms);
+            // It says in turns that it knows two ports that are not ours.
+            let heard = end.heard(now, ms, 7, 8 + (ms % 2) as u16, true);
+            answers += u32::from(heard.answer);
+            limited += u32::from(heard.limited);
+            said += u32::from(end.handle_timeout(now, ROUND_TRIP).is_some());
+        }
+        assert!((40..=48).contains(&answers), "{answers}");
+        assert_eq!(answers + limited, 10_000);
+        assert!(said <= 41, "{said}");
+        // Without asking for answers.
+        said = 0;
+        for ms in 10_000..20_000_u64 {
+            let now = start + Duration::from_millis(ms);
+            end.heard(now, ms, 7, 8 + (ms % 2) as u16, false);
+            said += u32::from(end.handle_timeout(now, ROUND_TRIP).is_some());
+        }
+        assert!((30..=41).contains(&said), "{said}");
     }
 
     #[test]

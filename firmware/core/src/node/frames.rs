@@ -162,6 +162,7 @@ impl Membership {
         }
         let heard = link.ports.heard(now, header.counter, port, heard, asks);
         let answer = heard.answer.then(|| link.ports.frame());
+        host.stats.limited += u64::from(heard.limited);
         if let Some(port) = heard.changed {
             host.tell(Event::LinkPlanePort { link: id, port });
         }

@@ -8,7 +8,7 @@ use grange_wire::{ControlFrame, NodeId};
 use super::{
     host::Host,
     membership::{Membership, Owner},
-    seals::{REROUTE_PAUSE, Usage},
+    seals::{InvitationKey, REROUTE_PAUSE, Usage},
 };
 use crate::{
     DataKeys, DownReason, Endpoint, Event, IfaceId, IfaceKind, Instant, LinkId, LinkTraffic, PeerInfo, Target,
@@ -48,6 +48,8 @@ const ALIASES_MAX: usize = 4;
 /// A handshake that ended: a link or new keys for one.
 pub(super) struct Arrival {
     pub(super) peer: PeerInfo,
+    /// What the neighbour came into the town by; `None`: the steward signed for it.
+    pub(super) invitation: Option<InvitationKey>,
     pub(super) run: [u8; 8],
     /// Where the neighbour is.
     pub(super) endpoint: Endpoint,
@@ -81,6 +83,9 @@ pub(super) struct Link {
     pub(super) kernel: bool,
     pub(super) ports: PlanePorts,
     pub(super) usage: Usage,
+    /// This node wanted it, when it was made.
+    pub(super) wanted: bool,
+    pub(super) invitation: Option<InvitationKey>,
     /// The first link of a seal's way, since it changed.
     pub(super) via: Option<LinkId>,
     finish: Option<[u8; 16]>,
@@ -186,7 +191,7 @@ impl Membership {
     fn bring_up(&mut self, host: &mut Host, now: Instant, arrival: Arrival, wanted: bool) {
         let seal = arrival.endpoint.iface == IfaceId::MESH;
         let room = if seal {
-            self.room_for_seal(host, now, wanted)
+            self.room_for_seal(host, now, wanted, arrival.invitation.as_ref())
         } else {
             self.links.values().filter(|link| !link.is_seal()).count() < LINKS_MAX
         };
@@ -195,7 +200,7 @@ impl Membership {
             return;
         }
         let id = host.next_link();
-        let Arrival { peer, run, endpoint, sought, session, keys, kernel, rtt, finish, .. } = arrival;
+        let Arrival { peer, invitation, run, endpoint, sought, session, keys, kernel, rtt, finish, .. } = arrival;
         let (kind, iface_mtu) = host.medium(endpoint.iface);
         let mtu = MtuSearch::new(now + host.random.jitter(MTU_START), Underlay::to(&endpoint), iface_mtu);
         let (name, passes) = (peer.clone(), mtu.proven());
@@ -219,6 +224,8 @@ impl Membership {
             kernel,
             ports: PlanePorts::default(),
             usage: Usage::new(now),
+            wanted,
+            invitation,
             via: None,
             finish,
             last_sent: now,
@@ -239,13 +246,13 @@ impl Membership {
 
     fn renew(&mut self, host: &mut Host, now: Instant, id: LinkId, arrival: Arrival) {
         let Some(link) = self.links.get_mut(&id) else { return };
-        let Arrival { peer, endpoint, sought, session, keys, rtt, finish, .. } = arrival;
+        let Arrival { peer, invitation, endpoint, sought, session, keys, rtt, finish, .. } = arrival;
         self.indexes.insert(session.local.0, Owner::Link(id));
         let before = core::mem::replace(&mut link.session, session);
         if let Some((oldest, _)) = link.previous.replace((before, now + PREVIOUS_LIFE)) {
             self.indexes.remove(&oldest.local.0);
         }
-        link.peer = peer;
+        (link.peer, link.invitation) = (peer, invitation);
         link.finish = finish;
         link.rekey_at = rekey_at(host, &link.session);
         link.sent_before = link.liveness.counters().sent_packets;
@@ -408,6 +415,9 @@ impl Membership {
             return;
         }
         let round_trip = link.liveness.spacing();
+        if let Some(port) = link.ports.take_change(now) {
+            host.tell(Event::LinkPlanePort { link: id, port });
+        }
         if let Some(frame) = link.ports.handle_timeout(now, round_trip) {
             self.send_frame(host, now, id, &frame);
         }

@@ -9,7 +9,7 @@ use super::{
     host::Host,
     links::{Arrival, same_place},
     membership::{Membership, Owner},
-    seals::{WANTED, place_of},
+    seals::{InvitationKey, WANTED, place_of},
 };
 use crate::{
     DataKeys, Endpoint, Event, IfaceId, Instant, PeerInfo, Target, certificate,
@@ -143,6 +143,18 @@ impl Responder {
     pub(super) fn timeout(&self) -> Instant {
         self.sent + RESPONDER_LIFE
     }
+}
+
+/// Who the other end of a handshake is, as its HELLO proves or says.
+struct Identified {
+    peer: PeerInfo,
+    /// What it came into the town by; `None`: the steward signed for it.
+    invitation: Option<InvitationKey>,
+    run: [u8; 8],
+    /// What both ends agree on.
+    agreed: Agreement,
+    /// It has no session that the handshake renews.
+    anew: bool,
 }
 
 /// The sixteen bytes by which a FINISH that comes again is known.
@@ -427,7 +439,8 @@ impl Membership {
         else {
             return;
         };
-        let Some((peer, run, agreed, _)) = self.identify(host, &handshake, theirs, &from) else {
+        let Some(Identified { peer, invitation, run, agreed, .. }) = self.identify(host, &handshake, theirs, &from)
+        else {
             // Whoever stands between us and whom we look for shall not keep us busy.
             if wanted.is_some() {
                 let next = now + host.random.jitter(SOLICIT_RETRY_MAX);
@@ -445,7 +458,19 @@ impl Membership {
             host.tell(Event::LinkKeysOffered { link, keys: keys.clone() });
         }
         let (kernel, rtt) = (agreed.kernel, now.since(sent));
-        let arrival = Arrival { peer, run, endpoint: from, sought: to, session, keys, kernel, anew, rtt, finish: None };
+        let arrival = Arrival {
+            peer,
+            invitation,
+            run,
+            endpoint: from,
+            sought: to,
+            session,
+            keys,
+            kernel,
+            anew,
+            rtt,
+            finish: None,
+        };
         let stage = Stage::Finishing { datagram: finish, arrival: Box::new(arrival) };
         self.indexes.insert(local.0, Owner::Attempt(to));
         self.attempts.insert(to, Attempt::new(None, FINISH_TRIES, now, stage));
@@ -494,7 +519,10 @@ impl Membership {
             return;
         };
         self.indexes.remove(&local.0);
-        let Some((peer, run, agreed, anew)) = self.identify(host, &handshake, &payload, &from) else { return };
+        let Some(Identified { peer, invitation, run, agreed, anew }) = self.identify(host, &handshake, &payload, &from)
+        else {
+            return;
+        };
         // Two handshakes crossed so late that each is done at one end: both ends keep the one that the lower id began.
         let crossed = self.attempts.get(&sought).is_some_and(|attempt| match &attempt.stage {
             Stage::Finishing { arrival, .. } => arrival.peer.id == peer.id && arrival.run == run,
@@ -505,26 +533,20 @@ impl Membership {
         }
         let Some((session, keys)) = establish(handshake, now, (local, remote), agreed, false) else { return };
         let (rtt, finish, kernel) = (now.since(sent), Some(finish_mark(datagram)), agreed.kernel);
-        let arrival = Arrival { peer, run, endpoint: from, sought, session, keys, kernel, anew, rtt, finish };
+        let arrival =
+            Arrival { peer, invitation, run, endpoint: from, sought, session, keys, kernel, anew, rtt, finish };
         self.arrive(host, now, arrival);
     }
 
-    /// Who the other end of a handshake is, if it may be at `at`; its run; what both ends agree on; and whether the
-    /// handshake renews nothing, as far as it says.
-    fn identify(
-        &self,
-        host: &mut Host,
-        handshake: &Handshake,
-        payload: &[u8],
-        at: &Endpoint,
-    ) -> Option<(PeerInfo, [u8; 8], Agreement, bool)> {
+    /// Who the other end of a handshake is, if it may be at `at`.
+    fn identify(&self, host: &mut Host, handshake: &Handshake, payload: &[u8], at: &Endpoint) -> Option<Identified> {
         let hello = Hello::parse(payload).ok();
         let verified = hello.and_then(|hello| {
             let agreed = host.offer.agree(&hello)?;
             let verified = certificate::verify(hello.certificate, &self.town.id, &handshake.remote_static()?).ok()?;
-            Some((hello, verified.id, agreed))
+            Some((hello, verified.id, verified.grant.map(|grant| grant.key), agreed))
         });
-        let Some((hello, id, agreed)) = verified else {
+        let Some((hello, id, invitation, agreed)) = verified else {
             host.stats.certificate += 1;
             return None;
         };
@@ -539,7 +561,8 @@ impl Membership {
         }
         debug_assert!(hello.name.len() <= NAME_MAX);
         let peer = PeerInfo { id, name: String::from(hello.name) };
-        Some((peer, hello.run, agreed, hello.planes & Hello::ANEW != 0))
+        let anew = hello.planes & Hello::ANEW != 0;
+        Some(Identified { peer, invitation, run: hello.run, agreed, anew })
     }
 }
 

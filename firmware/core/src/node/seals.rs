@@ -2,8 +2,8 @@
 //! these: their underlay is the mesh, routing knows nothing of them, they are made when somebody wants one and end when
 //! nobody uses them.
 
-use alloc::collections::BTreeMap;
-use core::{net::SocketAddr, time::Duration};
+use alloc::{collections::BTreeMap, vec::Vec};
+use core::{cmp::Reverse, net::SocketAddr, time::Duration};
 
 use grange_wire::{ControlFrame, NodeId, Prefix, SEAL_PORT, node_address};
 
@@ -12,6 +12,9 @@ use crate::{DownReason, Endpoint, IfaceId, Instant, LinkId, link::TokenBucket};
 
 /// Seals of one node: a gateway has one with each member of a town, and each costs about five kilobytes.
 pub(super) const SEALS_MAX: usize = 512;
+
+/// Places of them that are there for what this node wants itself, however much others keep in use.
+const OWN_PLACES: usize = 256;
 
 /// A seal without data frames in either direction for so long ends.
 const IDLE: Duration = Duration::from_secs(180);
@@ -55,6 +58,9 @@ impl Wants {
     }
 }
 
+/// The public key of an invitation, by which a node came into the town.
+pub(super) type InvitationKey = [u8; 32];
+
 /// How a seal is used, by its data frames.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Usage {
@@ -90,6 +96,42 @@ impl Usage {
     }
 }
 
+/// Which of all the places' holders gives its own up for a newcomer, if any does. An invitation may be used by any number
+/// of identities, so nodes that came by the same one share what there is:
+///
+/// 1. What this node wants itself takes others' places until it has [`OWN_PLACES`], and never loses so many to others.
+/// 2. Whoever came by an invitation that holds fewer places takes one of that which holds the most. So nobody crowds out
+///    those who came otherwise. The steward vouches for each node that he signed for himself: such a one is alone.
+/// 3. Else a place is free that was unused for [`IN_USE`], of an invitation that holds no fewer.
+///
+/// Of several, one of the invitation that holds the most, and of these the one that was unused the longest. For what this
+/// node wants, what others send is no use.
+fn who_makes_room(
+    seals: &[(LinkId, &Link)],
+    now: Instant,
+    wanted: bool,
+    invitation: Option<&InvitationKey>,
+) -> Option<LinkId> {
+    let mut crowds: BTreeMap<&InvitationKey, usize> = BTreeMap::new();
+    for key in seals.iter().filter_map(|(_, link)| link.invitation.as_ref()) {
+        *crowds.entry(key).or_default() += 1;
+    }
+    let crowd = |link: &Link| link.invitation.as_ref().and_then(|key| crowds.get(key)).map_or(1, |count| *count);
+    let largest = crowds.values().copied().max().unwrap_or(1);
+    let newcomers = invitation.and_then(|key| crowds.get(key)).copied().unwrap_or(0);
+    let own = seals.iter().filter(|(_, link)| link.wanted).count();
+    let last = |link: &Link| if wanted { link.usage.ours } else { link.usage.either };
+    let oldest = |may: &dyn Fn(&Link) -> bool| {
+        let these = seals.iter().filter(|(_, link)| may(link));
+        these.min_by_key(|(_, link)| (Reverse(crowd(link)), last(link))).map(|(id, _)| *id)
+    };
+    let open = |link: &Link| wanted || !link.wanted || own > OWN_PLACES;
+    let reserved = (wanted && own < OWN_PLACES).then(|| oldest(&|link| !link.wanted)).flatten();
+    let crowded = || if newcomers + 1 < largest { oldest(&|link| open(link) && crowd(link) == largest) } else { None };
+    let idle = |link: &Link| open(link) && crowd(link) >= newcomers && now.since(last(link)) >= IN_USE;
+    reserved.or_else(crowded).or_else(|| oldest(&idle))
+}
+
 /// Where a node is reached over the mesh.
 pub(super) fn place_of(id: &NodeId) -> Endpoint {
     Endpoint { iface: IfaceId::MESH, addr: SocketAddr::new(node_address(id).into(), SEAL_PORT) }
@@ -111,17 +153,22 @@ impl Membership {
         }
     }
 
-    /// Makes room for a seal with whoever came; `false`: all are in use. What this node wants itself goes before what
-    /// others keep alive.
-    pub(super) fn room_for_seal(&mut self, host: &mut Host, now: Instant, wanted: bool) -> bool {
-        let seals = self.links.iter().filter(|(_, link)| link.is_seal());
-        if seals.clone().count() < SEALS_MAX {
+    /// Makes room for a seal with whoever came; `false`: all are in use. `wanted`: by this node; `invitation`: the key of
+    /// the one that the other end is in the town by.
+    pub(super) fn room_for_seal(
+        &mut self,
+        host: &mut Host,
+        now: Instant,
+        wanted: bool,
+        invitation: Option<&InvitationKey>,
+    ) -> bool {
+        let seals: Vec<(LinkId, &Link)> =
+            self.links.iter().filter(|(_, link)| link.is_seal()).map(|(id, link)| (*id, link)).collect();
+        if seals.len() < SEALS_MAX {
             return true;
         }
-        let last = |link: &Link| if wanted { link.usage.ours } else { link.usage.either };
-        let oldest = seals.min_by_key(|(_, link)| last(link)).filter(|(_, link)| now.since(last(link)) >= IN_USE);
-        let Some(oldest) = oldest.map(|(id, _)| *id) else { return false };
-        self.end_seal(host, now, oldest);
+        let Some(victim) = who_makes_room(&seals, now, wanted, invitation) else { return false };
+        self.end_seal(host, now, victim);
         true
     }
 

@@ -14,7 +14,7 @@ pub struct DropCounters {
     pub replayed_initiation: u64,
     /// Initiations with a nonce that is not or no more ours.
     pub stale_nonce: u64,
-    /// Solicits and initiations above the rate that is answered.
+    /// Solicits, initiations and questions for ports above the rate that is answered.
     pub limited: u64,
     /// Handshake messages that did not decrypt: another town key, or forged.
     pub handshake: u64,

@@ -9,9 +9,9 @@ use std::{
 use grange_core::{
     Cipher, DataKeys, DownReason, Endpoint, Event, GatewayPolicy, Identity, IfaceId, IfaceKind, IfaceState, Instant,
     LinkId, LinkTraffic, Node, NodeConfig, Offer, Target, Town,
-    certificate::{Steward, by_steward},
+    certificate::{Steward, by_invitation, by_steward},
 };
-use grange_wire::{DatagramKind, FrameHeader, LinkIndex, PORT, SEAL_PORT, node_address};
+use grange_wire::{DatagramKind, FrameHeader, LinkIndex, PORT, SEAL_PORT, TownName, node_address};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
@@ -38,6 +38,16 @@ pub(crate) fn town(seed: u16) -> Town {
     let steward = Steward::from_seed(&[200; 32]);
     let certificate = by_steward(&steward, &Identity::from_seed(&seed_of(seed)), 0);
     Town { id: steward.town(), name: "Ahrfeld".into(), key: TOWN_KEY, certificate }
+}
+
+/// The same by an invitation, one of many.
+pub(crate) fn invited(seed: u16, invitation: u8) -> Town {
+    let steward = Steward::from_seed(&[200; 32]);
+    let name = TownName::new("Ahrfeld").expect("a name");
+    let invitation = steward.invite(&TOWN_KEY, name, 0, 0, &[invitation; 32]);
+    let mut town = town(seed);
+    town.certificate = by_invitation(&invitation, &Identity::from_seed(&seed_of(seed)), 0).expect("a good invitation");
+    town
 }
 
 /// A datagram on its way.

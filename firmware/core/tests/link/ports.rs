@@ -71,6 +71,30 @@ fn ports_come_through_loss_once_each_and_stay_over_new_keys() {
 }
 
 #[test]
+fn a_neighbour_whose_port_changes_all_the_time_is_believed_once_a_second() {
+    for seal in [false, true] {
+        let mut net = pair([KERNEL; 2], 5);
+        if seal {
+            net.want_seal(0, 1);
+        } else {
+            net.add_wire(&[0, 1], IfaceKind::Wired);
+        }
+        net.run_for(ms(1000));
+        let [_, b] = ids(&net);
+        for port in 1..=1000 {
+            set(&mut net, 1, b, port);
+            net.run_for(ms(10));
+        }
+        net.run_for(ms(2000));
+        let passed_on = net.plane_ports(0);
+        assert!((10..=12).contains(&passed_on.len()), "{passed_on:?}");
+        assert_eq!(passed_on.last(), Some(&1000));
+        net.run_for(ms(100_000));
+        assert_eq!(net.plane_ports(0).len(), passed_on.len());
+    }
+}
+
+#[test]
 fn nothing_is_said_where_not_both_have_a_kernel_plane() {
     let mut net = pair([KERNEL, Offer::default()], 1);
     net.add_wire(&[0, 1], IfaceKind::Wired);

@@ -1,10 +1,13 @@
 //! Seals: sessions from end to end, over a mesh that somebody else routes.
 
-use grange_core::{DownReason, Endpoint, Event, IfaceId, IfaceKind, IfaceState};
+use grange_core::{DownReason, Endpoint, Event, IfaceId, IfaceKind, IfaceState, Town};
 use grange_wire::DatagramKind;
 use proptest::prelude::*;
 
-use crate::net::{Flight, Net, ms, town};
+use crate::net::{Flight, Net, invited, ms, town};
+
+/// As many as a node has at most.
+const SEALS: usize = 512;
 
 fn kinds(net: &Net) -> Vec<DatagramKind> {
     net.log.iter().filter_map(|(_, flight)| flight.kind()).collect()
@@ -424,7 +427,6 @@ fn a_neighbour_may_be_asked_for_a_seal_too_and_leaving_closes_all() {
 
 #[test]
 fn a_full_table_keeps_what_is_in_use() {
-    const SEALS: usize = 512;
     let mut net = Net::new();
     net.keep_log = false;
     net.mesh.latency = ms(1);
@@ -465,6 +467,100 @@ fn a_full_table_keeps_what_is_in_use() {
     assert_eq!(net.seal_downs(0)[0].1, DownReason::Idle);
     let gone: Vec<_> = (1..=SEALS).filter(|node| !net.seal_downs(*node).is_empty()).collect();
     assert!(gone.len() == 1 && gone[0] % 2 == 1, "{gone:?}");
+}
+
+/// Node 0 with as many seals as it has room for, all of which nodes made that came by `of`, and which are in use both ways;
+/// behind them `more` nodes of the steward's.
+fn crowded(of: impl Fn(u16) -> Town, more: u16) -> Net {
+    let mut net = Net::new();
+    net.keep_log = false;
+    net.mesh.latency = ms(1);
+    net.add_node(0, Some(town(0)), 0);
+    for node in 1..=SEALS as u16 {
+        net.add_node(node, Some(of(node)), (node % 251) as u8);
+    }
+    for node in 0..more {
+        net.add_node(SEALS as u16 + 1 + node, Some(town(SEALS as u16 + 1 + node)), (node % 251) as u8);
+    }
+    for node in 1..=SEALS {
+        net.want_seal(node, 0);
+        net.run_for(ms(25));
+    }
+    net.run_for(ms(3000));
+    assert_eq!(net.peers[0].node.seals(net.now).count(), SEALS);
+    for node in 1..=SEALS {
+        net.add_sealed_flow(node, 0, ms(4000));
+        net.add_sealed_flow(0, node, ms(4000));
+    }
+    net.run_for(ms(12_000));
+    assert_eq!(net.seal_downs(0), []);
+    // Who is given up does not come back at once, so that the counts stand still.
+    net.stop_flows();
+    net
+}
+
+/// Whether node 0 has a seal with this one.
+fn has(net: &Net, node: usize) -> bool {
+    let id = net.peers[node].node.id();
+    net.peers[0].node.seals(net.now).any(|seal| seal.peer.id == id)
+}
+
+#[test]
+fn half_of_the_places_are_there_for_what_a_node_wants_itself() {
+    const OWN: usize = 256;
+    let mut net = crowded(town, OWN as u16 + 4);
+    let begun = net.now;
+    for node in SEALS + 1..=SEALS + OWN {
+        net.want_seal(0, node);
+        net.run_for(ms(8));
+        if node > SEALS + 1 {
+            assert!(has(&net, node - 1), "{} of its own are there", node - SEALS - 1);
+        }
+    }
+    net.run_for(ms(8));
+    assert!(net.now.since(begun) < ms(5000), "nobody's was unused for ten seconds");
+    // No more than that without somebody's being idle, and others take none of them.
+    net.want_seal(0, SEALS + OWN + 1);
+    net.want_seal(SEALS + OWN + 2, 0);
+    net.run_for(ms(100));
+    assert!(!has(&net, SEALS + OWN + 1) && !has(&net, SEALS + OWN + 2));
+    assert!((SEALS + 1..=SEALS + OWN).all(|node| has(&net, node)));
+    net.run_for(ms(11_000));
+    for node in 1..=SEALS / 2 {
+        net.want_seal(node, 0);
+        net.run_for(ms(25));
+    }
+    assert!((SEALS + 1..=SEALS + OWN).all(|node| has(&net, node)), "others took a place of its own");
+}
+
+#[test]
+fn who_came_by_one_invitation_crowds_nobody_out() {
+    // The first half came by one invitation, the others by another.
+    let mut net = crowded(|node| invited(node, if node <= 500 { 1 } else { 2 }), 4);
+    let of_second = |net: &Net| (501..=SEALS).filter(|node| has(net, *node)).count();
+    // Of the steward's, who vouches for each: at once.
+    for node in SEALS + 1..=SEALS + 4 {
+        net.want_seal(node, 0);
+        net.run_for(ms(50));
+        assert!(has(&net, node), "the newcomer {node}");
+    }
+    assert_eq!((net.seal_downs(0).len(), of_second(&net)), (4, 12));
+    // More by the first find no room while all of the first are in use.
+    for node in (1..=500).filter(|node| !has(&net, *node)).collect::<Vec<_>>() {
+        net.want_seal(node, 0);
+        net.run_for(ms(50));
+        assert!(!has(&net, node), "{node} is back");
+    }
+    // When they are not, they take each other's places only.
+    net.run_for(ms(11_000));
+    let mut back = 0;
+    for node in (1..=500).filter(|node| !has(&net, *node)).collect::<Vec<_>>() {
+        net.want_seal(node, 0);
+        net.run_for(ms(50));
+        back += usize::from(has(&net, node));
+    }
+    assert_eq!((back, of_second(&net)), (4, 12));
+    assert!((SEALS + 1..=SEALS + 4).all(|node| has(&net, node)));
 }
 
 proptest! {

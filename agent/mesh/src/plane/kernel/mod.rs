@@ -4,6 +4,7 @@
 //! interface fails: only which way the kernel routes packets changes, and never what a session is. What enters the mesh
 //! here and what only passes have tables of their own, since what passes is never sealed again (`docs/kernel.md`).
 
+mod activity;
 mod counters;
 mod keys;
 mod tunnel;
@@ -12,14 +13,17 @@ mod tunnel;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Instant,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::{Duration, Instant},
 };
 
 use grange_core::{DataKeys, Endpoint, LinkId, LinkTraffic};
 use grange_wire::{NodeId, Prefix};
 
-use self::tunnel::{Counts, Tunnel};
+use self::{
+    activity::Activity,
+    tunnel::{Counts, Tunnel},
+};
 use super::{
     AddLinkError, LinkSpec, Local, MIN_MTU, Plane, PlaneDrops, PlaneFailure, RekeyError, SetLocalError, SetRouteError,
     UnknownLink, Way,
@@ -32,6 +36,12 @@ pub(crate) use keys::Secret;
 /// other plane.
 const MAX_TUNNELS: usize = 128;
 
+/// Most of them that are seals': whoever is far away can have many, so links need never wait for one.
+const MAX_SEALS: usize = 64;
+
+/// For so long a seal keeps its interface however busy others are.
+const TENURE: Duration = Duration::from_secs(30);
+
 /// Bytes of a WireGuard message around a packet (whitepaper, section 5.4.6).
 const OVERHEAD: u64 = 32;
 
@@ -40,7 +50,11 @@ struct Session {
     peer: NodeId,
     mtu: u16,
     is_seal: bool,
+    /// None: the other end's kernel has no WireGuard, or this one.
     tunnel: Option<Tunnel>,
+    /// Since when it has an interface, or is to have one.
+    placed: Option<Instant>,
+    activity: Activity,
     /// The port that the node was told.
     told: u16,
     /// Its interface's counters, as they were read last, and what former interfaces counted.
@@ -148,16 +162,80 @@ impl Planes {
         change(tunnel);
         let (after, spec, peer) = (tunnel.is_proven(), tunnel.spec(now), session.peer);
         // Ways before the interface: in between nothing would come of a handshake's packets.
+        let placed = session.placed.is_some();
         if before != after {
             tracing::debug!(link = link.0, kernel = after, "packets go another way");
             self.reroute_session(link, peer);
         }
-        self.wants.want_tunnel(link, Some(spec));
+        if placed {
+            self.wants.want_tunnel(link, Some(spec));
+        }
+    }
+
+    /// Lets a session have an interface.
+    fn place(&mut self, link: LinkId, now: Instant) {
+        if let Some(session) = self.sessions.get_mut(&link).filter(|session| session.tunnel.is_some()) {
+            session.placed = Some(now);
+            self.change(link, |_| {});
+        }
+    }
+
+    /// Takes the interface from a session.
+    fn displace(&mut self, link: LinkId) {
+        self.change(link, Tunnel::rest);
+        let Some(session) = self.sessions.get_mut(&link) else { return };
+        session.placed = None;
+        if std::mem::take(&mut session.told) != 0 {
+            self.ports.push((link, 0));
+        }
+        self.wants.want_tunnel(link, None);
+    }
+
+    /// Gives interfaces to those that shall have one: links first, then the busiest seals. No seal has one for ever
+    /// because it was there first.
+    fn distribute(&mut self, now: Instant) {
+        let seals = |planes: &Self, which: fn(&Session, Instant) -> bool| {
+            let seals = planes.sessions.iter().filter(|(_, session)| session.is_seal && session.tunnel.is_some());
+            let chosen = seals.filter(|(_, session)| which(session, now));
+            let mut chosen: Vec<_> = chosen.map(|(link, session)| (session.activity.recent(), *link)).collect();
+            chosen.sort_unstable();
+            chosen
+        };
+        for (_, link) in seals(self, |seal, now| seal.placed.is_some() && !seal.activity.in_use(now)) {
+            self.displace(link);
+        }
+        // Quietest first.
+        let mut placed = VecDeque::from(seals(self, |seal, _| seal.placed.is_some()));
+        let links = self.sessions.iter().filter(|(_, session)| !session.is_seal && session.tunnel.is_some());
+        let (with, without): (Vec<_>, Vec<_>) =
+            links.map(|(link, session)| (*link, session.placed.is_some())).partition(|(_, placed)| *placed);
+        let mut used = with.len();
+        for (link, _) in without {
+            if used + placed.len() >= MAX_TUNNELS {
+                let Some((_, quiet)) = placed.pop_front() else { break };
+                self.displace(quiet);
+            }
+            self.place(link, now);
+            used += 1;
+        }
+        let room = MAX_SEALS.min(MAX_TUNNELS - used);
+        for (busy, link) in
+            seals(self, |seal, now| seal.placed.is_none() && seal.activity.in_use(now)).into_iter().rev()
+        {
+            if placed.len() >= room {
+                let settled = |link: &LinkId| self.sessions[link].placed.is_some_and(|since| now >= since + TENURE);
+                let quiet = placed.iter().position(|(recent, link)| recent.saturating_mul(2) < busy && settled(link));
+                let Some((_, quiet)) = quiet.and_then(|at| placed.remove(at)) else { break };
+                self.displace(quiet);
+            }
+            self.place(link, now);
+            placed.push_back((busy, link));
+        }
     }
 
     /// Lets all tunnels see what the kernel says.
     fn poll(&mut self) {
-        if self.sessions.values().all(|session| session.tunnel.is_none()) {
+        if self.sessions.values().all(|session| session.placed.is_none()) {
             // The kernel may give a port of theirs to any program now.
             return self.other.set_sealed_ports(&[]);
         }
@@ -169,7 +247,7 @@ impl Planes {
             let report = reports.get(&link);
             let counts = report.and_then(|report| counters.get(&report.name)).copied();
             let port = report.map_or(0, |report| report.port);
-            let Some(session) = self.sessions.get_mut(&link).filter(|session| session.tunnel.is_some()) else {
+            let Some(session) = self.sessions.get_mut(&link).filter(|session| session.placed.is_some()) else {
                 continue;
             };
             if let Some(counts) = counts {
@@ -195,18 +273,21 @@ impl Plane for Planes {
 
     fn add_link(&mut self, link: LinkId, spec: LinkSpec) -> Result<(), AddLinkError> {
         let LinkSpec { peer, endpoint, mtu, kernel, .. } = spec;
-        let tunnels = self.sessions.values().filter(|session| session.tunnel.is_some()).count();
-        let with_tunnel = self.enabled && kernel && tunnels < MAX_TUNNELS;
-        let tunnel = with_tunnel.then(|| Tunnel::new(peer, &spec.keys, endpoint, mtu.max(MIN_MTU), self.mark));
+        let now = Instant::now();
+        let tunnel =
+            (self.enabled && kernel).then(|| Tunnel::new(peer, &spec.keys, endpoint, mtu.max(MIN_MTU), self.mark));
         self.other.add_link(link, spec)?;
         let is_seal = endpoint.iface == grange_core::IfaceId::MESH;
         let (counts, before) = (Counts::default(), Counts::default());
-        self.sessions.insert(link, Session { peer, mtu, is_seal, tunnel, told: 0, counts, before });
+        let (placed, activity) = (None, Activity::new(now));
+        let session = Session { peer, mtu, is_seal, tunnel, placed, activity, told: 0, counts, before };
+        self.sessions.insert(link, session);
         if is_seal {
             self.seals.insert(peer, link);
             self.reroute_session(link, peer);
+        } else {
+            self.distribute(now);
         }
-        self.change(link, |_| {});
         Ok(())
     }
 
@@ -275,16 +356,21 @@ impl Plane for Planes {
 
     fn counters(&mut self, into: &mut Vec<(LinkId, LinkTraffic)>) {
         self.poll();
+        let now = Instant::now();
         let from = into.len();
         self.other.counters(into);
         for (link, traffic) in &mut into[from..] {
-            if let Some(session) = self.sessions.get(link) {
+            if let Some(session) = self.sessions.get_mut(link) {
                 let kernel = session.traffic();
                 traffic.sent_packets += kernel.sent_packets;
                 traffic.sent_bytes += kernel.sent_bytes;
                 traffic.received_packets += kernel.received_packets;
                 traffic.received_bytes += kernel.received_bytes;
+                session.activity.carried(now, traffic.sent_bytes.saturating_add(traffic.received_bytes));
             }
+        }
+        if self.enabled {
+            self.distribute(now);
         }
     }
 

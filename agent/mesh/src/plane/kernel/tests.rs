@@ -13,6 +13,8 @@ use crate::kernel::{Reports, SEAL_MARK, TunnelReport};
 #[derive(Default)]
 struct Still {
     links: Vec<LinkId>,
+    /// What it says it has sent on every link.
+    sent_bytes: Arc<Mutex<BTreeMap<LinkId, u64>>>,
     sealed_ports: Arc<Mutex<Vec<u16>>>,
 }
 
@@ -48,8 +50,13 @@ impl Plane for Still {
         Ok(())
     }
     fn counters(&mut self, into: &mut Vec<(LinkId, LinkTraffic)>) {
-        let traffic = LinkTraffic { sent_packets: 1, ..LinkTraffic::default() };
-        into.extend(self.links.iter().map(|link| (*link, traffic)));
+        let sent = self.sent_bytes.lock().unwrap();
+        let traffic = |link| LinkTraffic {
+            sent_packets: 1,
+            sent_bytes: sent.get(link).copied().unwrap_or_default(),
+            ..LinkTraffic::default()
+        };
+        into.extend(self.links.iter().map(|link| (*link, traffic(link))));
     }
     fn take_roamed(&mut self, _into: &mut Vec<(LinkId, Endpoint)>) {}
     fn drops(&self) -> PlaneDrops {
@@ -68,6 +75,7 @@ struct Bench {
     wants: Wants,
     reports: watch::Sender<Reports>,
     sealed_ports: Arc<Mutex<Vec<u16>>>,
+    sent_bytes: Arc<Mutex<BTreeMap<LinkId, u64>>>,
 }
 
 const NEAR: NodeId = NodeId([1; 32]);
@@ -80,8 +88,31 @@ impl Bench {
     fn new(enabled: bool) -> Self {
         let (wants, reports) = Wants::alone();
         let still = Still::default();
-        let sealed_ports = Arc::clone(&still.sealed_ports);
-        Self { planes: Planes::new(Box::new(still), wants.clone(), enabled, 7264), wants, reports, sealed_ports }
+        let (sealed_ports, sent_bytes) = (Arc::clone(&still.sealed_ports), Arc::clone(&still.sent_bytes));
+        let planes = Planes::new(Box::new(still), wants.clone(), enabled, 7264);
+        Self { planes, wants, reports, sealed_ports, sent_bytes }
+    }
+
+    /// A seal of this number and with a peer of its own.
+    fn add_seal(&mut self, number: u32) {
+        let spec = LinkSpec {
+            peer: NodeId([u8::try_from(number % 251).unwrap(); 32]),
+            endpoint: Endpoint { iface: IfaceId::MESH, addr: "[fd00::2]:7265".parse().unwrap() },
+            keys: keys(1),
+            mtu: 1338,
+            kernel: true,
+        };
+        self.planes.add_link(LinkId(number), spec).unwrap();
+    }
+
+    /// The other plane has carried so much more on this.
+    fn carries(&mut self, link: LinkId, bytes: u64) {
+        *self.sent_bytes.lock().unwrap().entry(link).or_default() += bytes;
+    }
+
+    /// Which have interfaces of so many that are there.
+    fn placed(&self, seals: bool) -> Vec<LinkId> {
+        self.wants.wanted().tunnels.iter().filter(|(_, spec)| spec.seal == seals).map(|(link, _)| *link).collect()
     }
 
     fn add(&mut self, link: LinkId, peer: NodeId, kernel: bool) {
@@ -183,6 +214,10 @@ fn what_enters_is_sealed_and_what_passes_is_not() {
     assert_eq!(bench.path("fd02::/64"), Path { enter: IN_USERSPACE, pass });
     bench.add(SEAL, FAR, true);
     assert_eq!(bench.path("fd02::/64"), Path { enter: Hop::Userspace { mtu: 1338 }, pass });
+    bench.kernel(1);
+    assert!(bench.placed(true).is_empty(), "no interface for a seal that carries nothing");
+    bench.carries(SEAL, 100);
+    bench.kernel(1);
     assert_eq!(bench.wants.wanted().tunnels[&SEAL].mark, SEAL_MARK);
     bench.prove(SEAL);
     assert_eq!(bench.path("fd02::/64"), Path { enter: Hop::Kernel(SEAL), pass });
@@ -240,12 +275,62 @@ fn there_is_a_bound() {
 }
 
 #[test]
+fn links_never_wait_for_an_interface_that_a_seal_has() {
+    let mut bench = Bench::new(true);
+    for number in 1000..1200 {
+        bench.add_seal(number);
+        bench.carries(LinkId(number), u64::from(number));
+    }
+    bench.kernel(0);
+    assert_eq!(bench.placed(true), (1136..1200).map(LinkId).collect::<Vec<_>>(), "the busiest");
+    for number in 10..110 {
+        let spec = LinkSpec {
+            peer: NEAR,
+            endpoint: Endpoint { iface: IfaceId(3), addr: "[fe80::1]:7264".parse().unwrap() },
+            keys: keys(1),
+            mtu: 1419,
+            kernel: true,
+        };
+        bench.planes.add_link(LinkId(number), spec).unwrap();
+    }
+    assert_eq!((bench.placed(false).len(), bench.placed(true).len()), (100, MAX_TUNNELS - 100));
+    assert_eq!(bench.placed(true)[0], LinkId(1172), "the quietest have made room");
+    for number in 10..110 {
+        bench.planes.remove_link(LinkId(number)).unwrap();
+    }
+    bench.kernel(0);
+    assert_eq!((bench.placed(false).len(), bench.placed(true).len()), (0, MAX_SEALS));
+}
+
+#[test]
+fn a_seal_gives_its_interface_up_when_it_is_idle_or_others_are_busier() {
+    let mut bench = Bench::new(true);
+    for number in 1000..1000 + u32::try_from(MAX_SEALS).unwrap() {
+        bench.add_seal(number);
+        bench.carries(LinkId(number), 1000);
+    }
+    bench.kernel(0);
+    bench.add_seal(2000);
+    bench.carries(LinkId(2000), 2500);
+    bench.kernel(0);
+    bench.ports();
+    assert!(!bench.placed(true).contains(&LinkId(2000)), "not so soon");
+    bench.planes.distribute(Instant::now() + TENURE);
+    assert!(bench.placed(true).contains(&LinkId(2000)));
+    assert_eq!(bench.ports(), [(LinkId(1000), 0)], "the other end is told");
+    bench.planes.distribute(Instant::now() + Duration::from_secs(600));
+    assert!(bench.placed(true).is_empty());
+}
+
+#[test]
 fn both_planes_packets_are_counted_and_never_fewer() {
     let mut session = Session {
         peer: NEAR,
         mtu: 1419,
         is_seal: false,
         tunnel: None,
+        placed: None,
+        activity: Activity::new(Instant::now()),
         told: 0,
         counts: Counts::default(),
         before: Counts::default(),

@@ -121,6 +121,11 @@ impl Tunnel {
         }
     }
 
+    /// It has no interface any more.
+    pub(crate) fn rest(&mut self) {
+        self.state = State::Waiting;
+    }
+
     /// Whether packets pass.
     pub(crate) fn is_proven(&self) -> bool {
         matches!(self.state, State::Proven { .. })
@@ -147,7 +152,8 @@ impl Tunnel {
             proving: matches!(self.state, State::Proving { .. }),
             mtu: self.mtu,
             mark: if self.is_seal() { SEAL_MARK } else { self.link_mark },
-            only: self.is_seal().then_some(self.peer),
+            node: self.peer,
+            seal: self.is_seal(),
             generation: self.generation,
         }
     }

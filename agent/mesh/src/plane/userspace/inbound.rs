@@ -301,7 +301,7 @@ impl<D: PacketDevice> Forward<D> {
         match tables.next_hop(header.destination) {
             Hop::Local => {
                 if tables.misses_seal(from, &header, packet) {
-                    return count(&drops.invalid);
+                    return count(&drops.unsealed);
                 }
                 if header.protocol == ICMPV6 {
                     Self::note_too_big(tables, &header, packet);

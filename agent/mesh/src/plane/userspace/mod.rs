@@ -111,6 +111,7 @@ struct Drops {
     unauthenticated: AtomicU64,
     replayed: AtomicU64,
     invalid: AtomicU64,
+    unsealed: AtomicU64,
     unroutable: AtomicU64,
     too_big: AtomicU64,
     expired: AtomicU64,
@@ -126,6 +127,7 @@ impl Drops {
             unauthenticated: self.unauthenticated.load(Ordering::Relaxed),
             replayed: self.replayed.load(Ordering::Relaxed),
             invalid: self.invalid.load(Ordering::Relaxed),
+            unsealed: self.unsealed.load(Ordering::Relaxed),
             unroutable: self.unroutable.load(Ordering::Relaxed),
             too_big: self.too_big.load(Ordering::Relaxed),
             expired: self.expired.load(Ordering::Relaxed),
@@ -403,6 +405,7 @@ impl<D: PacketDevice> Plane for Userspace<D> {
             }
             tables.address_v6 = local.address_v6;
             tables.address_v4 = local.address_v4;
+            tables.wants_seals = local.sealed;
         });
         Ok(())
     }

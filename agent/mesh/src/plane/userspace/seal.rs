@@ -13,7 +13,7 @@ use std::{
 };
 
 use grange_wire::{MESH_V4, MESH_V6, NodeId, Prefix, SEAL_PORT};
-use portable_atomic::{AtomicBool, AtomicU16};
+use portable_atomic::AtomicU16;
 
 use super::{
     frame::{self, HEADER_LEN, OVERHEAD},
@@ -54,8 +54,6 @@ pub(super) struct Outer {
     peer_lan: Prefix,
     /// The largest outer packet that passes, as a router on the way said; `u16::MAX`: nobody said anything.
     path: AtomicU16,
-    /// Something was opened: the peer seals what it sends to us.
-    opened: AtomicBool,
 }
 
 impl Outer {
@@ -67,7 +65,6 @@ impl Outer {
             peer_v4: grange_wire::node_address_v4(peer),
             peer_lan: grange_wire::lan_prefix(peer),
             path: AtomicU16::new(u16::MAX),
-            opened: AtomicBool::new(false),
         }
     }
 
@@ -85,16 +82,6 @@ impl Outer {
             IpAddr::V4(v4) => v4 == self.peer_v4 || !MESH_V4.contains(source),
             IpAddr::V6(_) => self.peer_lan.contains(source) || !MESH_V6.contains(source),
         }
-    }
-
-    /// A frame of the peer's was opened.
-    pub(super) fn note_opened(&self) {
-        self.opened.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether the peer seals what it sends to us, so that what comes in its name without a seal is not from it.
-    pub(super) fn peer_seals(&self) -> bool {
-        self.opened.load(Ordering::Relaxed)
     }
 
     /// The largest packet inside that a router on the way is known to let pass; more than any if none said anything.

@@ -70,9 +70,6 @@ impl<D: PacketDevice> Forward<D> {
         }
         session.frames += 1;
         session.bytes += (plain.len() - 1) as u64;
-        if session.frames == 1 {
-            outer.note_opened();
-        }
         let flags = plain[0];
         if !frame::known(flags) {
             return count(&drops.invalid);

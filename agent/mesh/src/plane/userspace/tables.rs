@@ -242,8 +242,8 @@ pub(super) struct Tables {
     pub(super) address_v4: Option<Ipv4Addr>,
     /// UDP ports of this node, sorted, whose packets are sealed already.
     pub(super) sealed_ports: Vec<u16>,
-    /// The prefixes of the nodes that a seal is there with.
-    sealed: Fib<Slot>,
+    /// Whether what comes from farther than a neighbour must have come in a seal.
+    pub(super) wants_seals: bool,
     /// Counted up with each snapshot.
     pub(super) version: u64,
 }
@@ -302,18 +302,17 @@ impl Tables {
         (MESH_V6.contains(source) || MESH_V4.contains(source)) && !self.is_own(source)
     }
 
-    /// Whether a packet for this node that came over `from` without a seal is not from whom it says: that node seals
-    /// what it sends to us. Not so of ICMP, by which nodes on the way speak, and those that are traced, and of what makes
-    /// or is a seal itself.
+    /// Whether a packet for this node that came over `from` without a seal lacks one: it says that it is of a node that is
+    /// not at the other end. Whether there is a seal with that node makes no difference, or whoever can have one forced
+    /// down could speak for its end. ICMP needs none, for nodes on the way speak by it, and those that are traced, nor
+    /// what makes or is a seal itself.
     #[inline]
     pub(super) fn misses_seal(&self, from: &Link, header: &IpHeader, packet: &[u8]) -> bool {
-        if matches!(header.protocol, ICMP | ICMPV6)
-            || prefixes_of(&from.peer).iter().any(|own| own.contains(header.source))
-        {
-            return false;
-        }
-        let seal = self.sealed.lookup(header.source).and_then(|(_, slot)| self.link(slot));
-        seal.and_then(|seal| seal.outer.as_ref()).is_some_and(|outer| outer.peer_seals())
+        let of_mesh = MESH_V6.contains(header.source) || MESH_V4.contains(header.source);
+        self.wants_seals
+            && of_mesh
+            && !matches!(header.protocol, ICMP | ICMPV6)
+            && !prefixes_of(&from.peer).iter().any(|own| own.contains(header.source))
             && !seal::is_of_seal(header, packet, self.address_v6, &self.sealed_ports)
     }
 
@@ -373,9 +372,6 @@ impl Tables {
         if link.outer.is_some() {
             let peers = self.peers.iter_mut().flatten();
             peers.filter(|peer| peer.id == link.peer).for_each(|peer| peer.seal = Some(slot));
-            for prefix in prefixes_of(&link.peer) {
-                self.sealed.insert(prefix, slot);
-            }
         }
         self.links[at] = Some(link);
     }
@@ -398,10 +394,6 @@ impl Tables {
             let other = self.seal_to(&link.peer);
             let peers = self.peers.iter_mut().flatten();
             peers.filter(|peer| peer.seal == Some(slot)).for_each(|peer| peer.seal = other);
-            self.sealed.retain(|at| at != slot);
-            for (prefix, other) in prefixes_of(&link.peer).into_iter().zip(other.into_iter().cycle()) {
-                self.sealed.insert(prefix, other);
-            }
         }
     }
 

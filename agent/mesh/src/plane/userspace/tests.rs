@@ -83,6 +83,15 @@ impl Node {
         Self { plane, host, address, control, seals }
     }
 
+    /// The same, which takes from afar what came in a seal.
+    fn that_seals(number: u16) -> Self {
+        let mut node = Self::new(number);
+        let prefixes = vec![Prefix::new_truncating(v6(number).into(), 64)];
+        let local = Local { address_v6: Some(v6(number)), prefixes, sealed: true, ..Local::default() };
+        node.plane.set_local(&local).unwrap();
+        node
+    }
+
     fn send(&self, vnet: VnetHeader, packet: &[u8]) {
         let bytes = [&vnet.bytes(), packet].concat();
         assert_eq!(rustix::net::send(&self.host, &bytes, SendFlags::empty()).unwrap(), bytes.len());

@@ -303,12 +303,11 @@ impl Attacker {
 
 #[test]
 fn a_node_on_the_way_can_put_in_nothing() {
-    let mut node = Node::new(1);
+    let mut node = Node::that_seals(1);
     let mut attacker = Attacker::of(&mut node);
     let plain = |from: u16, fill: u8| packet(from, 1, UDP, &udp(20, fill));
-    // Before anything came through the seal, its peer may be one that does not seal.
+    // Before anything came through the seal.
     attacker.send(&node, &plain(3, 1));
-    assert_eq!(node.receive().1[48], 1);
     let frame = attacker.seal.frame(7, 0, &plain(3, 2));
     let good = attacker.outer(3, &frame);
     attacker.send(&node, &good);
@@ -325,8 +324,9 @@ fn a_node_on_the_way_can_put_in_nothing() {
     attacker.link.send(&node, &attacker.seal.frame(10, 0, &plain(3, 3)));
     let link_key = attacker.outer(3, &attacker.link.frame(5000, 0, &plain(3, 3)));
     attacker.send(&node, &link_key);
-    // Without a seal, in the name of one who seals.
+    // Without a seal, in the name of one who has one and of one who has none.
     attacker.send(&node, &plain(3, 3));
+    attacker.send(&node, &plain(5, 3));
     // Cut short.
     for len in 1..33 {
         let short = attacker.outer(3, &frame[..len]);
@@ -339,26 +339,81 @@ fn a_node_on_the_way_can_put_in_nothing() {
     }
     let onward = attacker.outer(3, &attacker.seal.frame(23, 0, &packet(3, 9, UDP, &udp(20, 3))));
     attacker.send(&node, &onward);
-    // Only these come: the seal goes on, ICMP needs none, other nodes may have none, and what makes seals comes as it is.
+    // Only these come: the seal goes on, ICMP needs none, nor what the neighbour says itself or what is from beyond the
+    // mesh, and what makes seals comes as it is.
     let more = attacker.outer(3, &attacker.seal.frame(24, 0, &plain(3, 4)));
     attacker.send(&node, &more);
     attacker.send(&node, &packet(3, 1, 58, &[129, 0, 0, 0, 0, 1, 0, 1]));
-    attacker.send(&node, &plain(5, 6));
+    attacker.send(&node, &plain(0, 6));
+    let beyond = addressed("2001:db8::1".parse().unwrap(), v6(1), UDP, &udp(20, 7));
+    attacker.send(&node, &beyond);
     let control = packet(3, 1, UDP, &[0x1c, 0x61, 0x1c, 0x61, 0, 12, 0, 0, 5, 0, 0, 0]);
     attacker.send(&node, &control);
     let other = packet(3, 1, UDP, &[0x12, 0x34, 0x1f, 0x90, 0, 12, 0, 0, 4, 0, 0, 0]);
     attacker.send(&node, &other);
-    node.wait(|node| node.plane.drops().invalid == 1 + 1 + 3 + 1);
+    node.wait(|node| node.plane.drops().unsealed == 1 + 2 + 1);
     node.plane.set_sealed_ports(&[0x1f90]);
     attacker.send(&node, &other);
     assert_eq!(node.receive().1[48], 4);
     assert_eq!(node.receive().1[40], 129);
     assert_eq!(node.receive().1[48], 6);
+    assert_eq!(node.receive().1, beyond);
     assert_eq!(node.receive().1, control);
     assert_eq!(node.receive().1, other);
     let drops = node.plane.drops();
     assert_eq!((drops.replayed, drops.unauthenticated, drops.unroutable), (1, 1 + 1 + 1 + 32, 1));
-    assert_eq!(drops.invalid, 1 + 1 + 3 + 1);
+    assert_eq!((drops.invalid, drops.unsealed), (1 + 3, 1 + 2 + 1));
+}
+
+#[test]
+fn who_has_a_seal_forced_down_can_put_in_nothing() {
+    let mut node = Node::that_seals(1);
+    let mut attacker = Attacker::of(&mut node);
+    let plain = packet(3, 1, UDP, &udp(20, 1));
+    let sealed = attacker.outer(3, &attacker.seal.frame(0, 0, &packet(3, 1, UDP, &udp(20, 2))));
+    attacker.send(&node, &sealed);
+    assert_eq!(node.receive().1[48], 2);
+    // Down, not there, and there again without anything having come through it.
+    node.plane.remove_link(FAR).unwrap();
+    attacker.send(&node, &plain);
+    node.wait(|node| node.plane.drops().unsealed == 1);
+    let [of_node, of_far] = keys(211);
+    node.plane.add_link(LinkId(101), seal_spec(3, of_node, 1338)).unwrap();
+    attacker.send(&node, &plain);
+    node.wait(|node| node.plane.drops().unsealed == 2);
+    attacker.seal.key = FrameKey::new(Cipher::ChaCha20Poly1305, &of_far.seal).unwrap();
+    attacker.seal.index = of_far.remote;
+    let again = attacker.outer(3, &attacker.seal.frame(0, 0, &packet(3, 1, UDP, &udp(20, 3))));
+    attacker.send(&node, &again);
+    assert_eq!(node.receive().1[48], 3);
+}
+
+#[test]
+fn what_leaves_the_mesh_here_must_have_come_in_a_seal_too() {
+    let mut node = Node::that_seals(1);
+    let exits = vec![Prefix::DEFAULT_V6, Prefix::DEFAULT_V4];
+    node.plane.set_local(&Local { address_v6: Some(v6(1)), exits, sealed: true, ..Local::default() }).unwrap();
+    let mut attacker = Attacker::of(&mut node);
+    let out = |from: Ipv6Addr, fill: u8| addressed(from, "2001:db8::1".parse().unwrap(), UDP, &udp(20, fill));
+    attacker.send(&node, &out(v6(3), 1));
+    let sealed = attacker.outer(3, &attacker.seal.frame(0, 0, &out(v6(3), 2)));
+    attacker.send(&node, &sealed);
+    // The neighbour's own.
+    attacker.send(&node, &out(v6(0), 3));
+    assert_eq!(node.receive().1[48], 2);
+    assert_eq!(node.receive().1[48], 3);
+    assert_eq!((node.plane.drops().unsealed, node.plane.drops().invalid), (1, 0));
+}
+
+#[test]
+fn who_seals_nothing_asks_nobody_for_seals() {
+    let mut node = Node::new(1);
+    let mut attacker = Attacker::of(&mut node);
+    let sealed = attacker.outer(3, &attacker.seal.frame(0, 0, &packet(3, 1, UDP, &udp(20, 1))));
+    attacker.send(&node, &sealed);
+    assert_eq!(node.receive().1[48], 1);
+    attacker.send(&node, &packet(3, 1, UDP, &udp(20, 2)));
+    assert_eq!(node.receive().1[48], 2);
 }
 
 #[test]
