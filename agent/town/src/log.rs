@@ -431,6 +431,7 @@ impl<A: Archive> Logs<A> {
     fn add(&mut self, entry: &Entry) {
         let place = entry.place();
         extend(self.authors.entry(place.author).or_default().heads.entry(place.life).or_default(), entry);
+        self.lacking.remove(&entry.to_ref());
         self.changed(place.author);
     }
 

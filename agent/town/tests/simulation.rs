@@ -24,6 +24,8 @@ use rand_core::{Rng as _, SeedableRng as _};
 
 /// One way.
 const DELAY: Duration = Duration::from_millis(100);
+/// After which a town that does not agree never will.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 struct Node {
     id: NodeId,
@@ -234,7 +236,7 @@ fn healing(count: usize, seed: u64, faults: Faults) -> Vec<Duration> {
     let links = world.topology();
     links.iter().for_each(|link| world.link_up(*link));
     (0..count).for_each(|at| world.write(at));
-    assert!(world.run(world.now + Duration::from_secs(60), true), "seed {seed}: no agreement at the start");
+    assert!(world.run(world.now + PATIENCE, true), "seed {seed}: no agreement at the start");
     let start = world.now.since(Instant::START);
     let mut took = Vec::new();
     for _ in 0..2 {
@@ -251,7 +253,7 @@ fn healing(count: usize, seed: u64, faults: Faults) -> Vec<Duration> {
         assert!(!world.agreed(), "seed {seed}: cutting {} of {} links cut nothing off", cut.len(), links.len());
         cut.iter().for_each(|link| world.link_up(*link));
         let healed = world.now;
-        assert!(world.run(healed + Duration::from_secs(60), true), "seed {seed}: no agreement 60 s after healing");
+        assert!(world.run(healed + PATIENCE, true), "seed {seed}: no agreement {PATIENCE:?} after healing");
         took.push(world.now.since(healed));
     }
     let entries = world.entries(0);
@@ -259,7 +261,7 @@ fn healing(count: usize, seed: u64, faults: Faults) -> Vec<Duration> {
     // One entry more, to all.
     let (written, at, bytes) = (world.now, world.below(count), world.bytes);
     world.write(at);
-    assert!(world.run(written + Duration::from_secs(60), true));
+    assert!(world.run(written + PATIENCE, true), "seed {seed}: one entry did not reach all");
     let pushed = world.now.since(written);
     println!(
         "seed {seed}: {entries} entries at {count} nodes, {} links; start {start:?}, agreed {took:?} after healing; \

@@ -17,8 +17,8 @@ use crate::{
     vector::Known,
 };
 
-/// How long a neighbour is not asked after the second request in a row that he did not answer; twice as long after each other,
-/// up to 64 times.
+/// How long a neighbour is not asked after the third request in a row that he did not answer; twice as long after each other,
+/// up to 8 s.
 const REST: Duration = Duration::from_millis(500);
 
 /// How soon the next neighbour is asked for a pinned history.
@@ -45,8 +45,12 @@ impl LogSync {
                 continue;
             }
             asked_of.extend(wanted.iter().map(|log| (*log, *peer)));
-            neighbour.asked =
-                Some(Asked { logs: wanted, until: now + ASK_TIMEOUT, last: now + ASK_LAST, progress: false });
+            neighbour.asked = Some(Asked {
+                logs: wanted,
+                until: now + ASK_TIMEOUT * (1 + neighbour.unanswered.min(4)),
+                last: now + ASK_LAST,
+                progress: false,
+            });
             neighbour.request = true;
         }
     }
@@ -68,8 +72,8 @@ impl LogSync {
                 neighbour.asked = None;
                 neighbour.request = false;
                 neighbour.counters.timeouts += 1;
-                if neighbour.unanswered > 0 {
-                    neighbour.rest_until = now + REST * (1 << (neighbour.unanswered - 1).min(6));
+                if neighbour.unanswered > 1 {
+                    neighbour.rest_until = now + REST * (1 << (neighbour.unanswered - 2).min(4));
                 }
                 neighbour.unanswered = neighbour.unanswered.saturating_add(1);
                 self.asked_of.retain(|_, asked| asked != peer);

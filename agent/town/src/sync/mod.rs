@@ -35,8 +35,8 @@ use crate::{
 pub const NEIGHBOURS_MAX: usize = 256;
 /// Bytes of entries that a neighbour sends for one request, at most.
 pub const ANSWER_MAX: usize = 64 << 10;
-/// How long nothing may come of a request before it counts as lost.
-const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long nothing may come of a request before it counts as lost; up to five times as long after some that were.
+const ASK_TIMEOUT: Duration = Duration::from_millis(600);
 /// How long a request lasts at most, however slowly the answer trickles.
 const ASK_LAST: Duration = Duration::from_secs(15);
 /// How long a neighbour with the higher id waits for the other's first digest.

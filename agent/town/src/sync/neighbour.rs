@@ -25,8 +25,9 @@ const SEEN_MAX: usize = 256;
 
 /// How soon a digest follows a change, and the next one if they do not match.
 const DIGEST_FIRST: Duration = Duration::from_millis(500);
-/// After so many that did not match the waits between them double.
+/// After so many that did not match the wait between them doubles, and again after each [`DIGESTS_MORE`].
 const DIGESTS_SOON: u32 = 10;
+const DIGESTS_MORE: u32 = 4;
 /// The longest such wait; digests that match are repeated at twice that.
 const DIGEST_LAST: Duration = Duration::from_secs(300);
 
@@ -168,7 +169,7 @@ impl Neighbour {
 
     /// The moment of the digest after one at `now` that has no match yet.
     pub(super) fn postpone(&mut self, now: Instant) {
-        let doublings = self.unmatched.saturating_sub(DIGESTS_SOON).min(16);
+        let doublings = self.unmatched.saturating_sub(DIGESTS_SOON).div_ceil(DIGESTS_MORE).min(16);
         self.next_digest = now + (DIGEST_FIRST * (1 << doublings)).min(DIGEST_LAST);
         self.unmatched = self.unmatched.saturating_add(1);
     }
