@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How long a neighbour is not asked after the third request in a row that he did not answer; twice as long after each other,
-/// up to 8 s.
+/// up to 16 s.
 const REST: Duration = Duration::from_millis(500);
 
 /// How soon the next neighbour is asked for a pinned history.
@@ -73,7 +73,7 @@ impl LogSync {
                 neighbour.request = false;
                 neighbour.counters.timeouts += 1;
                 if neighbour.unanswered > 1 {
-                    neighbour.rest_until = now + REST * (1 << (neighbour.unanswered - 2).min(4));
+                    neighbour.rest_until = now + REST * (1 << (neighbour.unanswered - 2).min(5));
                 }
                 neighbour.unanswered = neighbour.unanswered.saturating_add(1);
                 self.asked_of.retain(|_, asked| asked != peer);
