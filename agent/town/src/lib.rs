@@ -7,6 +7,7 @@
 //! `now` is passed in, messages come in by `handle` and go out by `poll_message`.
 #![forbid(unsafe_code)]
 
+mod date;
 pub mod entry;
 pub mod fact;
 pub mod fold;
@@ -14,6 +15,7 @@ pub mod fork;
 pub mod log;
 pub mod mesh_time;
 pub mod names;
+mod nearest;
 pub mod policy;
 pub mod reconcile;
 pub mod store;
@@ -21,5 +23,7 @@ pub mod sync;
 pub mod vector;
 pub mod writer;
 
+pub use date::Date;
 pub use entry::{Author, Body, Entry, EntryError, EntryHash, EntryRef, LogId, Place, Signer};
 pub use fork::{ForkError, ForkProof};
+pub use nearest::nearest;

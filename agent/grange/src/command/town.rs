@@ -7,6 +7,7 @@ use std::{
 };
 
 use grange_core::{Identity, certificate::CertificateError};
+use grange_town::Date;
 use grange_wire::{Invitation, TownName};
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -15,7 +16,7 @@ use crate::{
     cli::Town as Ask,
     control::{client, protocol},
     failure::{Code, Failure},
-    output::{Output, date, note, print},
+    output::{Output, note, print},
     report,
     state::{
         Places,
@@ -132,7 +133,7 @@ fn invite(places: &Places, output: &Output, uses: u16, hours: u32) -> Result<(),
         1 => "one node".into(),
         many => format!("{many} nodes"),
     };
-    let until = if expires == 0 { "for ever".into() } else { format!("until {}", date(expires)) };
+    let until = if expires == 0 { "for ever".into() } else { format!("until {}", Date(expires)) };
     note(format_args!(
         "Invitation to {:?} for {nodes}, good {until}. On the new node: grange town join STRING\nWhoever has it can join: give it to nobody else.",
         town.name
@@ -188,8 +189,8 @@ fn refused(error: CertificateError, invitation: &Invitation) -> Failure {
         CertificateError::Expired => format!(
             "the invitation to the town {name:?} expired on {}, and now it is {}. Ask the town's steward for a new one, or set this machine's clock if it \
              is wrong. Nothing was changed.",
-            date(invitation.expires),
-            date(now())
+            Date(invitation.expires),
+            Date(now())
         ),
         error => format!(
             "the invitation to the town {name:?} is not genuine: {error}. It was not mistyped, but made or changed by somebody who is not the steward. Ask \

@@ -10,6 +10,7 @@ mod value;
 
 use std::{collections::BTreeMap, fmt, path::Path};
 
+use grange_town::nearest;
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -17,7 +18,7 @@ use toml::{
 
 use raw::Raw;
 
-pub(crate) use error::{Problem, Problems, nearest};
+pub(crate) use error::{Problem, Problems};
 pub(crate) use value::{
     Cipher, Gateways, InterfaceList, InterfaceName, Interfaces, LogFilter, NodeName, Peers, Plane, Port,
     UplinkInterface, Value,

@@ -2,7 +2,6 @@
 //!
 //! A document is taken as a whole or not at all. What it does not say has the value of a new town.
 
-mod nearest;
 mod value;
 
 use std::{borrow::Cow, collections::BTreeMap, fmt};
@@ -12,14 +11,13 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-pub use nearest::nearest;
 pub use value::{
     Allowed, AtLeast, AtMost, Fixed, Gateways, LIST_MAX, Limit, Required, Settlement, Version, Wanted, Weights, Within,
     Without,
 };
 use value::{Value, found};
 
-use crate::fact::POLICY_MAX;
+use crate::{fact::POLICY_MAX, nearest};
 
 /// Mistakes that are reported of one document, at most: anybody can send one that has thousands.
 const PROBLEMS_MAX: usize = 20;

@@ -122,6 +122,11 @@ const FORWARD: &[Column] = &[
     column("ratio", "ratio", 2),
 ];
 
+/// Rounds in labs that need nothing done before the first.
+const fn over(plan: Plan, who: fn(&Subject) -> bool, round: fn(&Setup, Options) -> Result<Sample>) -> Work {
+    Work::Network(Network { plan, who, prepare: nothing, round })
+}
+
 /// All measurements, in the order in which they run.
 pub(crate) const MEASURES: &[Measure] = &[
     Measure {
@@ -137,63 +142,43 @@ pub(crate) const MEASURES: &[Measure] = &[
     Measure {
         name: "two-nodes",
         title: "Two nodes",
-        work: Work::Network(Network { plan: Plan::chain(2), who: direct, prepare: nothing, round: transfer::round }),
+        work: over(Plan::chain(2), direct, transfer::round),
         columns: TRANSFER,
     },
     Measure {
         name: "two-nodes-plain",
         title: "Two nodes, cards without segmentation offload",
-        work: Work::Network(Network {
-            plan: Plan::chain(2).with(Card::Plain),
-            who: closest,
-            prepare: nothing,
-            round: transfer::round,
-        }),
+        work: over(Plan::chain(2).with(Card::Plain), closest, transfer::round),
         columns: TRANSFER,
     },
     Measure {
         name: "two-nodes-bare",
         title: "Two nodes, cards without any offload, not even on receipt",
-        work: Work::Network(Network {
-            plan: Plan::chain(2).with(Card::Bare),
-            who: closest,
-            prepare: nothing,
-            round: transfer::round,
-        }),
+        work: over(Plan::chain(2).with(Card::Bare), closest, transfer::round),
         columns: TRANSFER,
     },
     Measure {
         name: "chain",
         title: "Chain of four",
-        work: Work::Network(Network { plan: Plan::chain(4), who: over_hops, prepare: nothing, round: transfer::round }),
+        work: over(Plan::chain(4), over_hops, transfer::round),
         columns: TRANSFER,
     },
     Measure {
         name: "forwarding",
         title: "A forwarding node (the middle of three)",
-        work: Work::Network(Network { plan: Plan::chain(3), who: daemons, prepare: nothing, round: transfer::round }),
+        work: over(Plan::chain(3), daemons, transfer::round),
         columns: FORWARD,
     },
     Measure {
         name: "forwarding-plain",
         title: "A forwarding node, cards without segmentation offload",
-        work: Work::Network(Network {
-            plan: Plan::chain(3).with(Card::Plain),
-            who: daemons,
-            prepare: nothing,
-            round: transfer::round,
-        }),
+        work: over(Plan::chain(3).with(Card::Plain), daemons, transfer::round),
         columns: FORWARD,
     },
     Measure {
         name: "forwarding-bare",
         title: "A forwarding node, cards without any offload, not even on receipt",
-        work: Work::Network(Network {
-            plan: Plan::chain(3).with(Card::Bare),
-            who: daemons,
-            prepare: nothing,
-            round: transfer::round,
-        }),
+        work: over(Plan::chain(3).with(Card::Bare), daemons, transfer::round),
         columns: FORWARD,
     },
     Measure {
@@ -214,7 +199,7 @@ pub(crate) const MEASURES: &[Measure] = &[
     Measure {
         name: "packets",
         title: "Packets per second, UDP",
-        work: Work::Network(Network { plan: Plan::chain(2), who: direct, prepare: nothing, round: packets::round }),
+        work: over(Plan::chain(2), direct, packets::round),
         columns: &[
             column("pps_64", "64 bytes, at most 0.1 % lost", 0),
             column("pps_512", "512 bytes, at most 0.1 % lost", 0),
@@ -225,12 +210,7 @@ pub(crate) const MEASURES: &[Measure] = &[
     Measure {
         name: "memory",
         title: "Memory of a node at full load with 50 neighbours",
-        work: Work::Network(Network {
-            plan: Plan::star(memory::NEIGHBOURS),
-            who: hub,
-            prepare: nothing,
-            round: memory::round,
-        }),
+        work: over(Plan::star(memory::NEIGHBOURS), hub, memory::round),
         columns: &[
             column("idle_mib", "after a first transfer MiB", 1),
             Column { key: "peak_mib", head: "peak MiB", digits: 1, sum: Sum::Largest },
@@ -240,7 +220,7 @@ pub(crate) const MEASURES: &[Measure] = &[
     Measure {
         name: "profile",
         title: "Where the time goes between two nodes, CPU s/GB of both daemons",
-        work: Work::Network(Network { plan: Plan::chain(2), who: profiled, prepare: nothing, round: profile::round }),
+        work: over(Plan::chain(2), profiled, profile::round),
         columns: profile::COLUMNS,
     },
 ];

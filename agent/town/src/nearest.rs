@@ -41,6 +41,10 @@ mod tests {
         assert_eq!(nearest("store.copeis", known.into_iter()), Some("store.copies"));
         assert_eq!(nearest("uplink.gatewys", known.into_iter()), Some("uplink.gateways"));
         assert_eq!(nearest("weather", known.into_iter()), None);
+        let known = ["mesh.port", "mesh.peers", "uplink.share"];
+        assert_eq!(nearest("mesh.prot", known.into_iter()), Some("mesh.port"));
+        assert_eq!(nearest("uplink.shair", known.into_iter()), Some("uplink.share"));
+        assert_eq!(nearest("weather", known.into_iter()), None);
         assert_eq!(distance("kitten", "sitting"), 3);
     }
 }
